@@ -1,0 +1,1 @@
+"""emu: a virtual machine monitor in Python and a laboratory for virtual-machine memory management."""

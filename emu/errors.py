@@ -1,0 +1,41 @@
+"""The error tree: everything emu raises on purpose derives from `EmuError`.
+
+Each class carries the exit status that the `emu` command ends with (documented in the README); the message is one
+line that names the thing, what was expected, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class EmuError(Exception):
+    """Base of all expected failures. `exit_status` is what the command line ends with."""
+
+    exit_status = 70  # EX_SOFTWARE: a fault of emu itself
+
+
+class UsageError(EmuError):
+    """A value given by the user is wrong: an option, a configuration key, a guest's name."""
+
+    exit_status = 2
+
+
+class BadImageError(EmuError):
+    """A file cannot serve as a guest image or a module: unreadable, truncated, not multiboot, does not fit."""
+
+    exit_status = 66
+
+
+class MachineMemoryError(EmuError):
+    """The machine has too few free frames for what was asked."""
+
+    exit_status = 71
+
+
+class EngineError(EmuError):
+    """The Unicorn library on this machine does not behave as the design needs; nothing is run on it."""
+
+    exit_status = 69
+
+
+class BrokenInvariantError(EmuError):
+    """A checker found state that must not exist. Always a bug of emu."""
