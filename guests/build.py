@@ -45,6 +45,10 @@ LINK_FLAGS = (
 )
 
 
+class BuildError(Exception):
+    """A source that does not compile or link, or no ziglang; the message has the tool's own words."""
+
+
 @dataclass(frozen=True)
 class Guest:
     """One line of guests.toml."""
@@ -63,7 +67,7 @@ def guests() -> list[Guest]:
 def build(out_dir: Path) -> list[Path]:
     """Compile every guest into `out_dir` and return the files, in the order of guests.toml.
 
-    Raises subprocess.CalledProcessError with the compiler's words in `stderr`.
+    Raises BuildError when the compiler or linker is missing or refuses a source.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="emu-guests-") as scratch:
@@ -91,45 +95,43 @@ class _Toolchain:
         }
 
     def compile_all(self, sources: list[str]) -> None:
-        self.objects.mkdir()
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(self.compile, sources))
 
     def compile(self, source: str) -> None:
-        # A relative source path keeps the machine's folders out of __FILE__ and the symbol table.
-        self._zig("cc", *COMPILE_FLAGS, "-c", source, "-o", str(self.object_of(source)))
+        """Relative paths keep the machine's folders out of the object."""
+        (self.objects / object_name(source)).parent.mkdir(parents=True, exist_ok=True)
+        self._zig("cc", *COMPILE_FLAGS, "-c", source, "-o", str(self.objects / object_name(source)))
 
     def link(self, guest: Guest, library: list[str], out: Path) -> Path:
-        objects = [str(self.object_of(source)) for source in [*guest.sources, *library]]
-        self._zig("ld.lld", *LINK_FLAGS, "-T", LINKER_SCRIPT, *objects, "-o", str(out.resolve()))
+        """Object names are relative, since kernel.ld tells ring 3 programs by them."""
+        objects = [object_name(source) for source in [*guest.sources, *library]]
+        script = str(SOURCE_DIR / LINKER_SCRIPT)
+        self._zig("ld.lld", *LINK_FLAGS, "-T", script, *objects, "-o", str(out.resolve()), cwd=self.objects)
         return out
 
-    def object_of(self, source: str) -> Path:
-        """Sources of one base name, as probe.c and probe.S, get objects of different names.
-
-        kernel.ld knows ring 3 programs by the end of their object's name, *_user.o.
-        """
-        path = Path(source)
-        assembly = "-asm" if path.suffix == ".S" else ""
-        return self.objects / f"{path.stem}{assembly}.o"
-
-    def _zig(self, *arguments: str) -> None:
+    def _zig(self, *arguments: str, cwd: Path = SOURCE_DIR) -> None:
         command = [sys.executable, "-m", "ziglang", *arguments]
-        try:
-            subprocess.run(
-                command, cwd=SOURCE_DIR, env=self.environment, check=True, capture_output=True, text=True
-            )
-        except subprocess.CalledProcessError as error:
-            sys.stderr.write(error.stderr)
-            raise
+        done = subprocess.run(command, cwd=cwd, env=self.environment, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise BuildError(f"`{' '.join(command)}` failed with status {done.returncode}:\n{done.stderr}")
+
+
+def object_name(source: str) -> str:
+    """Unlike the stem, unique: there are paging.c and lib/paging.c, probe.c and probe.S."""
+    return f"{source}.o"
 
 
 def main() -> int:
     if len(sys.argv) != 2:
         print("usage: python guests/build.py OUTDIR", file=sys.stderr)
         return 2
-    for path in build(Path(sys.argv[1])):
-        print(path)
+    try:
+        for path in build(Path(sys.argv[1])):
+            print(path)
+    except BuildError as error:
+        print(f"build.py: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

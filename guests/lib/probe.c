@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "probe.h"
 
-#include <stddef.h>
-
 #include "exit.h"
 #include "interrupts.h"
 #include "paging.h"
 #include "print.h"
+#include "user.h"
 
 /* probe.S: the accesses, and where to go on when one has faulted. */
 uint32_t probe_load_raw(uint32_t va);
@@ -66,5 +65,18 @@ struct probe probe_call(uint32_t va)
 {
     last = (struct probe){0};
     probe_call_raw(va);
+    return last;
+}
+
+struct probe probe_from_ring3(uint32_t eip, uint32_t resume, uint32_t esp, uint32_t va)
+{
+    uint32_t value;
+
+    last = (struct probe){0};
+    probe_resume = resume;
+    value = user_call(eip, esp, va);
+    probe_resume = 0;
+    if (!last.faulted)
+        last.value = value;
     return last;
 }

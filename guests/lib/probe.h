@@ -23,6 +23,12 @@ struct probe probe_store(uint32_t va, uint32_t value);
 struct probe probe_call(uint32_t va);
 
 /*
+ * Runs user code (user.h) that makes one access to VA, its argument. When that faults, the code goes on at RESUME,
+ * in ring 3.
+ */
+struct probe probe_from_ring3(uint32_t eip, uint32_t resume, uint32_t esp, uint32_t va);
+
+/*
  * A guest that does more with page faults: called before a fault counts for a probe; true means that the cause
  * is gone and the instruction is to be tried again.
  */
