@@ -7,7 +7,6 @@
 enum {
     DATA = COM1_PORT,                 /* the divisor's low byte while DLAB is set */
     INTERRUPT_ENABLE = COM1_PORT + 1, /* the divisor's high byte while DLAB is set */
-    FIFO_CONTROL = COM1_PORT + 2,
     LINE_CONTROL = COM1_PORT + 3,
     MODEM_CONTROL = COM1_PORT + 4,
     LINE_STATUS = COM1_PORT + 5,
@@ -15,7 +14,6 @@ enum {
 
 enum {
     IER_RECEIVED = 0x01,
-    FCR_ENABLE_AND_CLEAR = 0x07, /* interrupt at the first byte */
     LCR_8N1 = 0x03,
     LCR_DLAB = 0x80,
     MCR_DTR_RTS = 0x03,
@@ -24,6 +22,7 @@ enum {
     LSR_TRANSMIT_EMPTY = 0x20,
 };
 
+/* The FIFOs stay off: to enable them is to clear them, and with them what was typed before we came up. */
 void serial_init(void)
 {
     outb(INTERRUPT_ENABLE, 0);
@@ -31,7 +30,6 @@ void serial_init(void)
     outb(DATA, 1); /* 115200 baud */
     outb(INTERRUPT_ENABLE, 0);
     outb(LINE_CONTROL, LCR_8N1);
-    outb(FIFO_CONTROL, FCR_ENABLE_AND_CLEAR);
     outb(MODEM_CONTROL, MCR_DTR_RTS | MCR_OUT2);
 }
 
