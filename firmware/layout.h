@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Where things are, for C, assembly and the linker script.
+ *
+ *   7000 +----------------------+ LOW_START
+ *        | stack, grows down    |
+ *   9000 +----------------------+ STACK_TOP, BOOT_TABLES: the multiboot information and what it points to
+ *        |                      |
+ *  10000 +----------------------+ LOW_END: kernel segments and modules may lie from here
+ *  9FC00 +----------------------+ EBDA: a PC BIOS keeps its extended data area here
+ *  A0000 +----------------------+ video memory and adapter ROMs
+ *  F0000 +----------------------+ ROM_BASE: this image, seen again at FFFF0000
+ * 100000 +----------------------+ HIGH_MEMORY: RAM up to the machine's size
+ */
+#ifndef FIRMWARE_LAYOUT_H
+#define FIRMWARE_LAYOUT_H
+
+#define LOW_START 0x7000
+#define STACK_TOP 0x9000
+#define BOOT_TABLES 0x9000
+#define LOW_END 0x10000
+#define EBDA 0x9fc00
+#define VIDEO_MEMORY 0xa0000
+#define ROM_BASE 0xf0000
+#define ROM_BYTES 0x10000
+#define RESET_OFFSET 0xfff0
+#define HIGH_MEMORY 0x100000
+#define ROM_HIGH_BASE 0xffff0000
+
+/* RAM beyond this is not reported: PC chipsets keep the rest below 4 GiB for devices. */
+#define LOW_RAM_LIMIT 0xc0000000
+
+#define SELECTOR_CODE 0x08
+#define SELECTOR_DATA 0x10
+
+#endif
