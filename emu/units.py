@@ -40,4 +40,4 @@ def ma_of(mpn: MPN, offset: int = 0) -> MA:
 
 def pages_of(size_bytes: int) -> int:
     """The number of pages that `size_bytes` bytes fill, rounded up."""
-    return -(-size_bytes >> PAGE_SHIFT) if size_bytes < 0 else (size_bytes + PAGE_MASK) >> PAGE_SHIFT
+    return (size_bytes + PAGE_MASK) >> PAGE_SHIFT

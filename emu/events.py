@@ -1,0 +1,131 @@
+"""The catalogue of events: what a VM can tell of itself, one fixed-size record each.
+
+Counters, the text trace and every later view are made from these records and from nothing else. A record is nine 64-bit
+words (72 bytes); native code writes it as words, Python reads it as `RECORD`:
+
+    word 0  virtual time, retired guest instructions
+    word 1  kind (bits 0-15), VM number (16-31), info (32-63): error code, vector, port, size: see each kind
+    word 2  VA or PA that the event is about
+    word 3  PPN (bits 0-31) and MPN (32-63); `NO_PAGE` where there is none
+    word 4  old value (guest entry, shadow entry, register)
+    word 5  new value
+    word 6  RIP of the guest instruction that caused it
+    word 7  its bytes 0-7; word 8: bytes 8-14 and, in the top byte, how many were read (0: not recorded)
+
+This module imports nothing of the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+RECORD_WORDS = 9
+RECORD = np.dtype(
+    [
+        ("time", "<u8"),
+        ("kind", "<u2"),
+        ("vm", "<u2"),
+        ("info", "<u4"),
+        ("va", "<u8"),
+        ("ppn", "<u4"),
+        ("mpn", "<u4"),
+        ("old", "<u8"),
+        ("new", "<u8"),
+        ("rip", "<u8"),
+        ("insn", "u1", 15),
+        ("insn_bytes", "u1"),
+    ]
+)
+assert RECORD.itemsize == RECORD_WORDS * 8
+NO_PAGE = 0xFFFF_FFFF
+
+
+class Kind(IntEnum):
+    """Kinds of event. The number is the bit in a selection mask, so at most 63 fit."""
+
+    CR3_LOAD = 1  # old, new: guest CR3; mpn: the root now walked; info: 1 if the root was cached
+    CR_WRITE = 2  # info: register number; old, new: guest value
+    HIDDEN_FAULT = 3  # the shadow (or nested) table lacked it; va, ppn, mpn; info: error code; old, new: entry
+    TRUE_FAULT = 4  # a page fault that the guest's own tables ask for; va; info: error code
+    PTE_WRITE = 5  # guest page-table store; va: of the entry; ppn: table page; info: index; old, new: guest entry
+    SHADOW_UPDATE = 6  # shadow entry changed by a guest table change; info: index; old, new: shadow entry
+    UNSYNC = 7  # a guest table page goes out of sync; ppn
+    SYNC = 8  # an out-of-sync page was read again; ppn; info: entries that differed
+    SHADOW_PAGE = 9  # a shadow page was made; ppn: guest table; mpn: shadow frame; info: level
+    ZAP = 10  # a shadow page was dropped; ppn, mpn; info: level
+    INVLPG = 11  # va
+    TLB_FLUSH = 12  # the engine's TLB was flushed
+    CODE_FLUSH = 13  # translated code of a frame was dropped; ppn, mpn
+    EXCEPTION = 14  # delivered to the guest; info: vector | error code << 8 (bit 31: has one)
+    INTERRUPT = 15  # delivered to the guest; info: vector
+    SOFTWARE_INT = 16  # INT n; info: vector
+    PORT_READ = 17  # va: port; info: size; new: value
+    PORT_WRITE = 18  # va: port; info: size; new: value
+    HALT = 19
+    CPUID = 20  # old: leaf; info: subleaf
+    MSR_READ = 21  # va: number; new: value
+    MSR_WRITE = 22  # va: number; new: value
+    RDTSC = 23
+    PAGE_ALLOCATED = 24  # pmap entry filled on first touch; ppn, mpn
+    DISCARDED_WRITE = 25  # a store to ROM or to absent memory, without effect; va; ppn
+    RESET = 26
+    STOP = 27  # the VM stopped; info: reason
+
+
+NUMBER_OF_KINDS = 32
+
+
+@dataclass(frozen=True)
+class KindInfo:
+    """How a kind is selected (`group`), named in a trace line (`label`) and counted (`counter`, kvm_stat's name if any)."""
+
+    group: str
+    label: str
+    counter: str
+
+
+CATALOGUE: dict[Kind, KindInfo] = {
+    Kind.CR3_LOAD: KindInfo("cr3", "cr3-load", "cr3_load"),
+    Kind.CR_WRITE: KindInfo("cr", "cr-write", "cr_write"),
+    Kind.HIDDEN_FAULT: KindInfo("fault", "hidden-fault", "pf_fixed"),
+    Kind.TRUE_FAULT: KindInfo("fault", "true-fault", "pf_guest"),
+    Kind.PTE_WRITE: KindInfo("shadow", "pte-write", "mmu_pte_write"),
+    Kind.SHADOW_UPDATE: KindInfo("shadow", "shadow-update", "mmu_pte_updated"),
+    Kind.UNSYNC: KindInfo("shadow", "unsync", "mmu_unsync"),
+    Kind.SYNC: KindInfo("shadow", "sync", "mmu_sync"),
+    Kind.SHADOW_PAGE: KindInfo("shadow", "shadow-page", "mmu_cache_miss"),
+    Kind.ZAP: KindInfo("shadow", "zap", "mmu_shadow_zapped"),
+    Kind.INVLPG: KindInfo("invlpg", "invlpg", "invlpg"),
+    Kind.TLB_FLUSH: KindInfo("tlb", "tlb-flush", "tlb_flush"),
+    Kind.CODE_FLUSH: KindInfo("code", "code-flush", "code_flush"),
+    Kind.EXCEPTION: KindInfo("inject", "exception", "exceptions"),
+    Kind.INTERRUPT: KindInfo("inject", "interrupt", "irq_injections"),
+    Kind.SOFTWARE_INT: KindInfo("inject", "int-n", "software_interrupts"),
+    Kind.PORT_READ: KindInfo("port", "port-read", "io_reads"),
+    Kind.PORT_WRITE: KindInfo("port", "port-write", "io_writes"),
+    Kind.HALT: KindInfo("halt", "halt", "halt_exits"),
+    Kind.CPUID: KindInfo("cpuid", "cpuid", "cpuid_exits"),
+    Kind.MSR_READ: KindInfo("msr", "rdmsr", "msr_reads"),
+    Kind.MSR_WRITE: KindInfo("msr", "wrmsr", "msr_writes"),
+    Kind.RDTSC: KindInfo("tsc", "rdtsc", "rdtsc_exits"),
+    Kind.PAGE_ALLOCATED: KindInfo("memory", "page-allocated", "pages_allocated"),
+    Kind.DISCARDED_WRITE: KindInfo("memory", "discarded-write", "discarded_writes"),
+    Kind.RESET: KindInfo("stop", "reset", "resets"),
+    Kind.STOP: KindInfo("stop", "stop", "stops"),
+}
+assert set(CATALOGUE) == set(Kind)
+GROUPS = tuple(dict.fromkeys(info.group for info in CATALOGUE.values()))
+
+
+def selection_mask(groups: tuple[str, ...]) -> int:
+    """The bits of all kinds in `groups`; raises KeyError with the unknown name.
+
+    An empty tuple selects everything.
+    """
+    unknown = [group for group in groups if group not in GROUPS]
+    if unknown:
+        raise KeyError(unknown[0])
+    return sum(1 << kind for kind, info in CATALOGUE.items() if not groups or info.group in groups)

@@ -1,0 +1,117 @@
+"""The control block: the words through which native code and Python share the state of one VM.
+
+One int64 array per VM. Addresses are of this process ("host address"); those of machine memory are offsets (MA) from
+`MEMORY`. Who may write a word stands beside it: P Python while the VM is stopped, N native code while it runs.
+"""
+
+from __future__ import annotations
+
+WORDS = 128
+
+# The engine. Written once, by `emu.machine.cpu`.
+ENGINE = 0  # P: uc_engine *
+CONTEXT = 1  # P: uc_context * that holds the guest's registers at each exit
+HOST_CONTEXT = 2  # P: uc_context * of the engine before VMRUN (paging off: addresses are machine addresses)
+ENV = 3  # P: host address of CPUX86State inside CONTEXT
+ERROR_CODE = 4  # P: host address of its error_code (a field of CONTEXT found by calibration)
+FN_SAVE = 5  # P: uc_context_save
+FN_RESTORE = 6  # P: uc_context_restore
+FN_STOP = 7  # P: uc_emu_stop
+FN_REG_READ = 8  # P: uc_reg_read
+FN_REG_WRITE = 9  # P: uc_reg_write
+FN_CTL = 10  # P: uc_ctl
+SCRATCH = 11  # P: host address of 64 spare bytes for register values
+VMCB = 12  # P: host address of the VMCB
+CC_OP_EFLAGS = 13  # P: the engine's code for "the flags are in cc_src"
+MODIFIED = 14  # N, P: CONTEXT differs from the engine; it is restored before the guest goes on
+
+# Machine memory and the pmap.
+MEMORY = 16  # P: host address of machine memory
+SLOTS = 17  # P: pages in the pmap, the absent page included
+ABSENT = 18  # P: slot that stands for every page outside RAM and ROM
+RAM_PAGES = 19  # P
+PMAP = 20  # P: host address of int64[SLOTS]
+RMAP = 21  # P: host address of int32[SLOTS]: first link + 1 of the shadow entries that map the page
+TABLES = 22  # P: host address of int32[SLOTS]: first shadow page + 1 that shadows the page as a guest table
+RESERVE = 23  # P: host address of int64[]: frames ready for use, zeroed
+RESERVE_COUNT = 24  # N takes from the end, P refills
+NESTED_ROOT = 25  # P: MA of the nested PML4
+NESTED_PAGES = 26  # N: frames in nested tables
+VM_ID = 27  # P
+ROM_FIRST = 28  # P: PPN of the ROM's low copy
+ROM_PAGES = 29  # P
+FRAMES = 30  # P: host address of the frame table
+
+# Guest registers that differ from the engine's.
+GUEST_CR0 = 32  # N, P
+GUEST_CR3 = 33
+GUEST_CR4 = 34
+SHADOWING = 35  # N, P: 1 while the engine walks shadow tables, 0 while nested ones
+USE_SHADOW = 36  # P: 1 with --mmu shadow
+
+# Shadow pages (`emu.vm.shadow`).
+SHADOW_ROWS = 40  # P: host address of int32[SHADOW_MAX][16]
+LINKS = 41  # P: host address of int32[SHADOW_MAX * 512][2]: next + 1, previous + 1 (negative: head of list)
+SHADOW_MAX = 42  # P
+SHADOW_FREE = 43  # N: first free row + 1
+SHADOW_USED = 44  # N: rows in use
+ROOT = 45  # N: row of the root that the engine walks, -1 none
+NEEDS_TLB_FLUSH = 46  # N: an entry became stricter
+UNSYNC_ROWS = 47  # P: host address of int32[UNSYNC_MAX]: slots of out-of-sync guest tables, -1 free
+UNSYNC_COPIES = 48  # P: host address of UNSYNC_MAX * 4096 bytes: the tables as last read
+UNSYNC_COUNT = 49  # N
+UNSYNC_MAX = 52  # P
+SHADOW_FULL = 53  # N: 1 when a shadow page was asked for and none could be had
+LRU_CLOCK = 50  # N: counts root loads; a row keeps the value of its last use
+OPTIONS = 51  # P: bits of `emu.vm.shadow`
+
+# Virtual time.
+INSNS = 56  # N: retired guest instructions
+DEADLINE = 57  # P: virtual time at which the next block stops the VM
+BLOCKS = 58  # P: host address of the block table
+BLOCK_PC = 59  # N: linear address of the block that runs, -1 none
+BLOCK_BYTES = 60  # N
+BLOCK_INSNS = 61  # N
+CODE_EPOCH = 62  # N: changes when linear addresses may have got other code
+CODE_TAG = 65  # N: epoch and address space, as entries of the block table carry them
+CODE_COPY = 66  # P: host address of 8192 bytes: a block of code that crosses pages
+IRQ_WAITING = 63  # P: 1 while the PIC asks and the guest could not take it yet
+WAKE = 64  # N, P: min(DEADLINE, now) while something waits: what the block hook compares with
+
+# Exits.
+REASON = 72  # N: why the engine stopped (`emu.vm.exits`), 0 while running
+EXIT_CODE = 73  # N: the number that UC_HOOK_INTR gave
+STEPPING = 74  # N: pages opened for the one guest instruction that runs under the trap flag (0: none does)
+STEP_ROWS = 75  # P: host address of the records of those pages (`emu.vm.step`)
+STEP_COPIES = 76  # P: host address of one page for each of them: its contents before
+STEP_TRAP = 77  # N: the guest's own trap flag
+STEP_RIP = 78  # N: where the instruction is
+SINKS = 79  # P: first of two frames that take stores without effect
+IO_NOW = 80  # N: virtual time of the port access under way, -1 otherwise
+PENDING_FAULT = 81  # N: vector + 1 of a fault found inside a port instruction
+PENDING_ERROR = 82  # N: its error code
+PORT_READ_FN = 83  # P: C function (port, size) -> value
+PORT_WRITE_FN = 84  # P: C function (port, size, value)
+IO_CONTEXT = 85  # P: uc_context * saved when a port instruction must be undone
+STOPPED = 86  # P: no further port access has effect
+EXIT_INFO = 87  # N: second datum of an exit (faulting address)
+EMPTY_ROOT = 88  # P: MA of an empty table
+IO_POISONED = 89  # N: 1 while no guest address translates, so that the port instruction's block cannot go on
+
+# Events.
+EVENTS = 96  # P: host address of the ring
+EVENTS_MASK = 97  # P: rows - 1
+EVENT_COUNT = 98  # N: records written since the start
+EVENT_LIMIT = 99  # P: stop for draining when EVENT_COUNT comes near
+EVENT_SELECTION = 100  # P: bit per kind that is recorded
+EVENT_INSNS = 101  # P: 1 to record the instruction's bytes
+COUNTERS = 102  # P: host address of int64[32]
+EXITS = 103  # N: all VM exits
+HIDDEN_NESTED = 104  # N: nested faults served
+PF_TAKEN = 105  # N: #PF exits
+INSN_AT = 106  # P: host address of 16 bytes: the guest instruction that the present exit is about
+INSN_BYTES = 107  # N: how many of them are valid
+FAULT_CODE = 90  # N: error code of the true fault at EXIT_INFO
+SAME_FAULT = 91  # N: how often the same fault came in a row
+LAST_FAULT = 92  # N: address and code of the last fault
+POISONED_ENTRY = 93  # N: the nested entry taken away while IO_POISONED

@@ -1,0 +1,415 @@
+"""The AMD-V CPU: Unicorn's processor, entered with VMRUN, and the proof that it is the one the design rests on.
+
+The only module that imports `unicorn`. A `Cpu` owns one engine over machine memory. `enter` runs VMRUN once; from then
+on the engine is in guest mode, every intercept arrives in the exit hook as 0x100 + exit code with the guest's registers
+in place, and the hook lets the guest go on by returning. The guest's registers are read and written in CONTEXT, a copy of
+the engine's state made at each exit (`emu.machine.env` has its layout).
+
+    created --enter()--> stopped --run()--> running --exit not served natively, or time--> stopped
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import unicorn
+from unicorn import UC_ARCH_X86, UC_HOOK_BLOCK, UC_HOOK_INSN, UC_HOOK_INTR, UC_MODE_64, UC_PROT_ALL, Uc, UcError, x86_const
+from unicorn import unicorn_const as uc_const
+from unicorn.unicorn_py3.unicorn import uclib
+
+from emu.errors import EngineError, MachineMemoryError
+from emu.machine import control as cbw
+from emu.machine import env as env_at
+from emu.machine import paging, vmcb
+from emu.machine.memory import FrameUse, MachineMemory
+from emu.units import MIB, MPN, PAGE_BYTES
+
+EXTRA_FRAMES = 3  # VMCB, host save area, the VMRUN instruction
+MSR_EFER = 0xC000_0080
+MSR_VM_HSAVE_PA = 0xC001_0117
+VMRUN = b"\x0f\x01\xd8"
+FLUSH_TLB = (1 << 30) | uc_const.UC_CTL_TLB_FLUSH  # a uc_ctl write without arguments
+HOST_FIELDS = (  # bytes of CPUX86State that make the engine leave guest mode: all but general registers and FS, GS, TR
+    (env_at.EIP, env_at.SEGMENTS + 4 * env_at.SEGMENT_BYTES),
+    (env_at.GDTR, env_at.CR + 9 * 8),
+)
+ALL_INTERCEPTS = (
+    vmcb.INTERCEPT_RDPMC
+    | vmcb.INTERCEPT_RDTSC
+    | vmcb.INTERCEPT_CPUID
+    | vmcb.INTERCEPT_RSM
+    | vmcb.INTERCEPT_INVD
+    | vmcb.INTERCEPT_HLT
+    | vmcb.INTERCEPT_INVLPG
+    | vmcb.INTERCEPT_INVLPGA
+    | vmcb.INTERCEPT_MSR
+    | vmcb.INTERCEPT_TASK_SWITCH
+    | vmcb.INTERCEPT_SHUTDOWN
+    | vmcb.INTERCEPT_VMRUN
+    | vmcb.INTERCEPT_VMMCALL
+    | vmcb.INTERCEPT_VMLOAD
+    | vmcb.INTERCEPT_VMSAVE
+    | vmcb.INTERCEPT_STGI
+    | vmcb.INTERCEPT_CLGI
+    | vmcb.INTERCEPT_SKINIT
+    | vmcb.INTERCEPT_RDTSCP
+    | vmcb.INTERCEPT_MONITOR
+    | vmcb.INTERCEPT_MWAIT
+)
+INTERCEPTED_REGISTERS = 1 << 0 | 1 << 3 | 1 << 4  # CR0, CR3, CR4
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A segment register with its hidden part; `attributes` as in the VMCB (access byte, AVL L D/B G in bits 8-11)."""
+
+    selector: int
+    base: int
+    limit: int
+    attributes: int
+
+
+@dataclass(frozen=True)
+class EntryState:
+    """What `Cpu.enter` starts a guest with."""
+
+    rip: int
+    cs: Segment
+    data: Segment  # DS, ES, SS, FS, GS
+    cr0: int = paging.CR0_ET
+    cr3: int = 0
+    cr4: int = 0
+    rsp: int = 0
+    rdx: int = 0
+    nested_root: int = 0  # MA; 0: the guest's own CR3 is walked
+
+
+RESET_STATE = EntryState(
+    rip=0xFFF0,
+    cs=Segment(0xF000, 0xFFFF_0000, 0xFFFF, 0x9B),
+    data=Segment(0, 0, 0xFFFF, 0x93),
+    cr0=paging.CR0_CD | paging.CR0_NW | paging.CR0_ET,
+)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Places in a saved context that no interface names."""
+
+    env: int  # CPUX86State
+    error_code: int  # from CPUX86State
+    cc_op_eflags: int
+
+
+class Engine:
+    """Unicorn with the CPU model, the mapping and the few raw calls that emu needs."""
+
+    def __init__(self, memory: MachineMemory) -> None:
+        try:
+            self.uc = Uc(UC_ARCH_X86, UC_MODE_64)
+            self.uc.ctl_set_cpu_model(x86_const.UC_CPU_X86_EPYC)  # the default model has no SVM
+            self.uc.mem_map_ptr(0, len(memory.bytes), UC_PROT_ALL, memory.address)
+            self.uc.ctl_exits_enabled(True)  # else each stop walks `until` and overwrites exit_info_2
+            self.uc.ctl_set_exits([])
+            self.uc.msr_write(MSR_EFER, self.uc.msr_read(MSR_EFER) | paging.EFER_SVME | paging.EFER_NXE)
+            # Host PAE: without it VMRUN ignores the guest's CR0.PG; it also makes nested tables 4-level.
+            cr4 = self.uc.reg_read(x86_const.UC_X86_REG_CR4)
+            self.uc.reg_write(x86_const.UC_X86_REG_CR4, cr4 | paging.CR4_PAE)
+        except UcError as error:
+            msg = f"unicorn {unicorn.__version__}: cannot set up the AMD-V processor ({error})"
+            raise EngineError(msg) from error
+        self.context = self.uc.context_save()
+        self.context_bytes = int(uclib.uc_context_size(self.uc._uch))
+
+    def raw(self, context: Any = None) -> np.ndarray:
+        """The bytes of a saved context, to read and write."""
+        pointer = ctypes.cast((context or self.context).context, ctypes.POINTER(ctypes.c_uint8))
+        return np.ctypeslib.as_array(pointer, (self.context_bytes,))
+
+    def save(self) -> np.ndarray:
+        """Copy the registers into `context`; returns its bytes."""
+        self.uc.context_update(self.context)
+        return self.raw()
+
+    def add_native_hook(self, kind: int, address: int, data: int, *instruction: int) -> None:
+        """Install the C function at `address`; the engine hands it the pointer `data`."""
+        handle = ctypes.c_size_t()
+        extra = [ctypes.c_int(number) for number in instruction]
+        status = uclib.uc_hook_add(
+            self.uc._uch,
+            ctypes.byref(handle),
+            kind,
+            ctypes.c_void_p(address),
+            ctypes.c_void_p(data),
+            ctypes.c_uint64(1),
+            ctypes.c_uint64(0),
+            *extra,
+        )
+        if status:
+            msg = f"unicorn {unicorn.__version__}: hook kind {kind:#x} refused (error {status})"
+            raise EngineError(msg)
+
+
+def _mismatch(what: str) -> EngineError:
+    return EngineError(
+        f"unicorn {unicorn.__version__} keeps its state in another way than emu knows ({what}); "
+        "install unicorn>=2.1.4,<2.2"
+    )
+
+
+def _find(raw: np.ndarray, width: Any, value: int, what: str) -> int:
+    hits = np.flatnonzero(raw[: len(raw) // 8 * 8].view(width) == value)
+    if not len(hits):
+        raise _mismatch(what)
+    return int(hits[0]) * np.dtype(width).itemsize
+
+
+def _prove_layout(engine: Engine) -> tuple[int, int]:
+    """Write registers through the public interface and find each where `emu.machine.env` says; (env, cc_op)."""
+    uc, reg = engine.uc, x86_const
+    uc.reg_write(reg.UC_X86_REG_RAX, 0x1122_3344_5566_7788)
+    at = _find(engine.save(), np.uint64, 0x1122_3344_5566_7788, "RAX")
+    probes = [
+        (reg.UC_X86_REG_RSP, env_at.RSP),
+        (reg.UC_X86_REG_R15, env_at.REGS + 15 * 8),
+        (reg.UC_X86_REG_RIP, env_at.EIP),
+        (reg.UC_X86_REG_CR2, env_at.CR2),
+        (reg.UC_X86_REG_CR3, env_at.CR3),
+        (reg.UC_X86_REG_FS_BASE, env_at.FS + env_at.BASE),
+        (reg.UC_X86_REG_GS_BASE, env_at.GS + env_at.BASE),
+    ]
+    for number, (register, offset) in enumerate(probes):
+        value = 0x5A5A_0000 + number * 0x1000
+        before = uc.reg_read(register)
+        uc.reg_write(register, value)
+        if int(engine.save()[at + offset :][:8].view(np.uint64)[0]) != value:
+            raise _mismatch(f"register {register}")
+        uc.reg_write(register, before)
+    for name, register, offset in (
+        ("GDTR", reg.UC_X86_REG_GDTR, env_at.GDTR),
+        ("IDTR", reg.UC_X86_REG_IDTR, env_at.IDTR),
+    ):
+        before = uc.reg_read(register)
+        uc.reg_write(register, (0, 0x12345000, 0x3FF, 0))
+        raw = engine.save()[at + offset :]
+        if int(raw[8:16].view(np.uint64)[0]) != 0x12345000 or int(raw[16:20].view(np.uint32)[0]) != 0x3FF:
+            raise _mismatch(name)
+        uc.reg_write(register, before)
+    uc.reg_write(reg.UC_X86_REG_EFLAGS, 0x0D7)
+    cc_op = int(engine.save()[at + env_at.CC_OP :][:4].view(np.uint32)[0])
+    raw = engine.save()[at:]
+    if int(raw[env_at.CC_SRC :][:8].view(np.uint64)[0]) != 0x0D5:
+        raise _mismatch("EFLAGS")
+    return at, cc_op
+
+
+def _known_faults(engine: Engine, memory: MachineMemory, at: int) -> int:
+    """Run a guest whose page faults have known error codes; returns where error_code lies from CPUX86State."""
+    cpu_frames = memory.allocate(EXTRA_FRAMES + 4, 0, FrameUse.VMM)
+    code, pdpt, directory, table = (int(mpn) * PAGE_BYTES for mpn in cpu_frames[EXTRA_FRAMES:])
+    # mov eax,[1000] ; mov dword [2004],5 ; mov dword [2004],6 ; cpuid
+    program = bytes.fromhex("a100100000 c7050420000005000000 c7050420000006000000 0fa2".replace(" ", ""))
+    memory.bytes[code : code + len(program)] = np.frombuffer(program, np.uint8)
+    words = memory.words
+    words[pdpt // 8], words[directory // 8] = directory | 1, table | 7
+    words[table // 8 : table // 8 + 3] = (code | 5, 0, 0)
+    contexts: list[np.ndarray] = []
+    codes: list[int] = []
+
+    def on_exit(uc: Uc, number: int, _: object) -> None:
+        address = int(words[(int(cpu_frames[0]) * PAGE_BYTES + vmcb.EXIT_INFO_2) // 8])
+        if number != vmcb.EXIT_EXCEPTION + 14 or len(codes) >= 3:
+            uc.emu_stop()
+            return
+        contexts.append(engine.raw(uc.context_save()).copy())
+        slot = table // 8 + (address >> 12)
+        present = bool(words[slot] & 1)
+        codes.append(int(present) | (2 if address >> 12 == 2 else 0))
+        words[slot] = (code | 7) if present else (code | 5)
+
+    hook = engine.uc.hook_add(UC_HOOK_INTR, on_exit)
+    flat = Segment(0x10, 0, 0xFFFF_FFFF, 0xC93)
+    state = EntryState(
+        rip=0,
+        cs=Segment(8, 0, 0xFFFF_FFFF, 0xC9B),
+        data=flat,
+        cr0=paging.CR0_PE | paging.CR0_PG | paging.CR0_WP | paging.CR0_ET,
+        cr3=pdpt,
+        cr4=paging.CR4_PAE,
+    )
+    fill_vmcb(memory, MPN(int(cpu_frames[0])), state)
+    _vmrun(engine, memory, cpu_frames)
+    engine.uc.hook_del(hook)
+    if codes != [0, 2, 3]:
+        raise _mismatch("page faults under AMD-V")
+    rows = np.array([raw[at:][: (len(raw) - at) // 4 * 4].view(np.uint32) for raw in contexts])
+    hits = [column for column in range(rows.shape[1]) if list(rows[:, column]) == codes]
+    if len(hits) != 1:
+        raise _mismatch("the error code of a fault")
+    memory.release(cpu_frames)
+    return hits[0] * 4
+
+
+@functools.cache
+def calibrate() -> Calibration:
+    """Prove this library once per process; raises EngineError when it differs from what the design rests on."""
+    memory = MachineMemory(4 * MIB)
+    engine = Engine(memory)
+    at, cc_op = _prove_layout(engine)
+    error_code = _known_faults(engine, memory, at)
+    engine.uc.reg_write(x86_const.UC_X86_REG_DR6, 0xFFFF_0FF1)
+    dr6 = engine.save()[at + error_code + env_at.DR6_FROM_ERROR_CODE :][:8].view(np.uint64)[0]
+    if int(dr6) != 0xFFFF_0FF1:
+        raise _mismatch("DR6")
+    return Calibration(at, error_code, cc_op)
+
+
+def fill_vmcb(memory: MachineMemory, mpn: MPN, state: EntryState) -> None:
+    """Write intercepts and entry state into the VMCB in frame `mpn`."""
+    frame = memory.frame(mpn)
+    frame[:] = 0
+
+    def put(offset: int, width: Any, *values: int) -> None:
+        at = offset
+        for value in values:
+            size = np.dtype(width).itemsize
+            frame[at : at + size].view(width)[0] = value
+            at += size
+
+    put(vmcb.CR_READ_INTERCEPTS, np.uint16, INTERCEPTED_REGISTERS, INTERCEPTED_REGISTERS)
+    put(vmcb.EXCEPTION_INTERCEPTS, np.uint32, 0xFFFF_FFFF)
+    put(vmcb.INTERCEPTS, np.uint64, ALL_INTERCEPTS)
+    put(vmcb.GUEST_ASID, np.uint32, 1)
+    put(vmcb.NESTED_CONTROL, np.uint64, 1 if state.nested_root else 0)
+    put(vmcb.NESTED_CR3, np.uint64, state.nested_root)
+    for at in (vmcb.ES, vmcb.SS, vmcb.DS, vmcb.CS):
+        segment = state.cs if at == vmcb.CS else state.data
+        put(at, np.uint16, segment.selector, segment.attributes)
+        put(at + 4, np.uint32, segment.limit)
+        put(at + 8, np.uint64, segment.base)
+    put(vmcb.GDTR + 4, np.uint32, 0xFFFF)
+    put(vmcb.IDTR + 4, np.uint32, 0xFFFF)
+    for at, value in (
+        (vmcb.EFER, paging.EFER_SVME | paging.EFER_NXE),
+        (vmcb.CR0, state.cr0),
+        (vmcb.CR3, state.cr3),
+        (vmcb.CR4, state.cr4),
+        (vmcb.RFLAGS, paging.EFLAGS_FIXED),
+        (vmcb.RIP, state.rip),
+        (vmcb.RSP, state.rsp),
+        (vmcb.DR6, 0xFFFF_0FF0),
+        (vmcb.DR7, 0x400),
+    ):
+        put(at, np.uint64, value)
+
+
+def _vmrun(engine: Engine, memory: MachineMemory, frames: np.ndarray) -> None:
+    """Execute VMRUN on the VMCB in frames[0]; returns when an exit (or the block hook) stops the engine."""
+    vmcb_at, save_at, stub_at = (int(mpn) * PAGE_BYTES for mpn in frames[:3])
+    memory.bytes[stub_at : stub_at + 3] = np.frombuffer(VMRUN, np.uint8)
+    engine.uc.msr_write(MSR_VM_HSAVE_PA, save_at)
+    engine.uc.reg_write(x86_const.UC_X86_REG_RAX, vmcb_at)
+    engine.uc.emu_start(stub_at, 0)
+
+
+class Cpu:
+    """One virtual CPU. `control` is the VM's control block, whose engine words this class fills."""
+
+    def __init__(self, memory: MachineMemory, control: np.ndarray, owner: int) -> None:
+        places = calibrate()
+        self.memory = memory
+        self.control = control
+        self.engine = Engine(memory)
+        self.frames = memory.allocate(EXTRA_FRAMES, owner, FrameUse.VMM)
+        self._host = self.engine.uc.context_save()
+        self._io = self.engine.uc.context_save()
+        self._scratch = np.zeros(8, np.int64)
+        self._places = places
+        self._entered = False
+        self._fill_control(places)
+
+    def _fill_control(self, places: Calibration) -> None:
+        def address(name: str) -> int:
+            return ctypes.cast(getattr(uclib, name), ctypes.c_void_p).value or 0
+
+        live = int(self.engine.raw().ctypes.data)
+        words = {
+            cbw.ENGINE: self.engine.uc._uch.value,
+            cbw.CONTEXT: live,
+            cbw.HOST_CONTEXT: int(self.engine.raw(self._host).ctypes.data),
+            cbw.IO_CONTEXT: int(self.engine.raw(self._io).ctypes.data),
+            cbw.ENV: live + places.env,
+            cbw.ERROR_CODE: live + places.env + places.error_code,
+            cbw.FN_SAVE: address("uc_context_save"),
+            cbw.FN_RESTORE: address("uc_context_restore"),
+            cbw.FN_STOP: address("uc_emu_stop"),
+            cbw.FN_REG_READ: address("uc_reg_read"),
+            cbw.FN_REG_WRITE: address("uc_reg_write"),
+            cbw.FN_CTL: address("uc_ctl"),
+            cbw.SCRATCH: int(self._scratch.ctypes.data),
+            cbw.VMCB: self.memory.address + int(self.frames[0]) * PAGE_BYTES,
+            cbw.CC_OP_EFLAGS: places.cc_op_eflags,
+            cbw.MEMORY: self.memory.address,
+        }
+        for word, value in words.items():
+            self.control[word] = value
+
+    def add_hooks(self, *, on_exit: int, on_block: int, on_port_read: int, on_port_write: int) -> None:
+        """Install the native handlers (addresses of C functions); each is handed the control block."""
+        data = int(self.control.ctypes.data)
+        self.engine.add_native_hook(UC_HOOK_INTR, on_exit, data)
+        self.engine.add_native_hook(UC_HOOK_BLOCK, on_block, data)
+        self.engine.add_native_hook(UC_HOOK_INSN, on_port_read, data, x86_const.UC_X86_INS_IN)
+        self.engine.add_native_hook(UC_HOOK_INSN, on_port_write, data, x86_const.UC_X86_INS_OUT)
+
+    @property
+    def registers(self) -> np.ndarray:
+        """CPUX86State of CONTEXT as bytes: the guest's registers at the last exit (see `emu.machine.env`)."""
+        return self.engine.raw()[self._places.env :]
+
+    def enter(self, state: EntryState) -> None:
+        """Start the guest in `state` and run until the first exit that native code does not serve."""
+        host = self.engine.raw(self._host)
+        self.engine.raw()[:] = host
+        registers = self.registers
+        for number in range(16):
+            registers[8 * number : 8 * number + 8].view(np.uint64)[0] = 0
+        registers[env_at.RDX : env_at.RDX + 8].view(np.uint64)[0] = state.rdx
+        for at, selector, attributes in (
+            (env_at.FS, state.data.selector, state.data.attributes),
+            (env_at.GS, state.data.selector, state.data.attributes),
+            (env_at.LDTR, 0, 0x82),
+            (env_at.TR, 0, 0x8B),
+        ):
+            registers[at : at + 4].view(np.uint32)[0] = selector
+            registers[at + 8 : at + 16].view(np.uint64)[0] = 0
+            registers[at + 16 : at + 20].view(np.uint32)[0] = 0xFFFF
+            registers[at + 20 : at + 24].view(np.uint32)[0] = (attributes & 0xFF) << 8 | (attributes & 0xF00) << 12
+        self.engine.uc.context_restore(self.engine.context)
+        self.flush_tlb()
+        fill_vmcb(self.memory, MPN(int(self.frames[0])), state)
+        _vmrun(self.engine, self.memory, self.frames)
+
+    def run(self) -> None:
+        """Let the guest go on from CONTEXT's EIP until the next stop."""
+        if self.control[cbw.MODIFIED]:
+            self.engine.uc.context_restore(self.engine.context)
+            self.control[cbw.MODIFIED] = 0
+        eip = int(self.registers[env_at.EIP : env_at.EIP + 8].view(np.uint64)[0])
+        self.engine.uc.emu_start(eip, 0)
+
+    def flush_tlb(self) -> None:
+        """Drop all of the engine's cached translations of addresses."""
+        if uclib.uc_ctl(self.engine.uc._uch, ctypes.c_int(FLUSH_TLB)):
+            raise EngineError("unicorn refuses to flush its TLB")
+
+    def close(self) -> None:
+        """Give the frames back; the engine must not run any more."""
+        self.memory.release(self.frames)
+
+
+__all__ = ["RESET_STATE", "Cpu", "EntryState", "MachineMemoryError", "Segment", "calibrate"]

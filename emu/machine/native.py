@@ -1,0 +1,197 @@
+"""Numba as emu uses it: the compile cache, raw loads and stores, calls of C functions by address.
+
+Compiled functions ("native code" in these pages) take the *control block* of a VM, an int64 array of words
+(`emu.machine.control`), and reach everything else through machine addresses kept in it. All integers in native code are
+int64: Numba turns a mix of signed and unsigned words into floating point, so bit 63 (NX) appears as the sign.
+
+The cache lives in a folder named after a digest of the package's own sources, because Numba only looks at the file of
+the outermost function: without the digest, an edit (or an upgrade) of an inlined helper would leave stale machine code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba import carray, cfunc, extending, njit, types
+from numba.core import cgutils, config
+
+__all__ = [
+    "address_of",
+    "as_bytes",
+    "as_words",
+    "cache_is_warm",
+    "call2",
+    "call3",
+    "call4",
+    "carray",
+    "cfunc",
+    "compiled",
+    "load8",
+    "load16",
+    "load32",
+    "load64",
+    "mark_cache_complete",
+    "store8",
+    "store16",
+    "store32",
+    "store64",
+    "types",
+]
+
+PACKAGE = Path(__file__).resolve().parent.parent
+KEPT_CACHES = 3  # the newest few: enough to go back and forth between two checkouts without compiling again
+
+
+def _sources_digest() -> str:
+    """A digest of every file that native code may be built from, and of the compiler's version."""
+    digest = hashlib.blake2b(digest_size=10)
+    digest.update(f"{numba.__version__} {sys.version_info[:2]}".encode())
+    for folder in ("machine", "vm"):
+        for source in sorted((PACKAGE / folder).glob("*.py")):
+            digest.update(source.name.encode())
+            digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+def _cache_root() -> Path:
+    """Where compiled code is kept: `EMU_CACHE_DIR`, else the user's cache folder (XDG base directories)."""
+    named = os.environ.get("EMU_CACHE_DIR")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emu"
+
+
+def _set_up_cache() -> Path:
+    root = _cache_root()
+    folder = root / _sources_digest()
+    config.CACHE_DIR = str(folder)
+    if not folder.is_dir() and root.is_dir():
+        old = sorted((p for p in root.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
+        for stale in old[: max(0, len(old) - KEPT_CACHES + 1)]:
+            shutil.rmtree(stale, ignore_errors=True)
+    return folder
+
+
+CACHE = _set_up_cache()
+
+
+def cache_is_warm() -> bool:
+    """Whether compiled code of this very version lies on disk (else the first run compiles, for some seconds)."""
+    return (CACHE / "complete").exists()
+
+
+def mark_cache_complete() -> None:
+    """Record that everything the VMM needs was compiled; a folder that cannot be written is no failure."""
+    try:
+        CACHE.mkdir(parents=True, exist_ok=True)
+        (CACHE / "complete").touch()
+    except OSError:
+        return
+
+
+def compiled(function: Any) -> Any:
+    """The decorator of all native code: compiled on first use, kept on disk, callable from Python and from cfuncs."""
+    return njit(cache=True, error_model="numpy")(function)
+
+
+def _intrinsic_load(bits: int) -> Any:
+    @extending.intrinsic
+    def load(_: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kind = context.get_value_type(types.Integer.from_bitwidth(bits, signed=False))
+            pointer = builder.inttoptr(args[0], kind.as_pointer())
+            value = builder.load(pointer, align=1)
+            return value if bits == 64 else builder.zext(value, context.get_value_type(types.int64))
+
+        return types.int64(types.int64), codegen
+
+    return load
+
+
+def _intrinsic_store(bits: int) -> Any:
+    @extending.intrinsic
+    def store(_: Any, address: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kind = context.get_value_type(types.Integer.from_bitwidth(bits, signed=False))
+            pointer = builder.inttoptr(args[0], kind.as_pointer())
+            value = args[1] if bits == 64 else builder.trunc(args[1], kind)
+            builder.store(value, pointer, align=1)
+            return context.get_dummy_value()
+
+        return types.none(types.int64, types.int64), codegen
+
+    return store
+
+
+load8, load16, load32, load64 = (_intrinsic_load(bits) for bits in (8, 16, 32, 64))
+store8, store16, store32, store64 = (_intrinsic_store(bits) for bits in (8, 16, 32, 64))
+
+
+def _intrinsic_call(count: int) -> Any:
+    """A call of the C function at an address with `count` pointer-sized arguments, returning a C int."""
+    from llvmlite import ir
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        kind = ir.FunctionType(ir.IntType(32), [word] * count)
+        function = builder.inttoptr(args[0], kind.as_pointer())
+        return builder.sext(builder.call(function, args[1:]), word)
+
+    if count == 2:
+
+        @extending.intrinsic
+        def call(_: Any, function: Any, a: Any, b: Any) -> Any:
+            return types.int64(types.int64, types.int64, types.int64), codegen
+
+    elif count == 3:
+
+        @extending.intrinsic
+        def call(_: Any, function: Any, a: Any, b: Any, c: Any) -> Any:
+            return types.int64(*(types.int64,) * 4), codegen
+
+    else:
+
+        @extending.intrinsic
+        def call(_: Any, function: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+            return types.int64(*(types.int64,) * 5), codegen
+
+    return call
+
+
+call2, call3, call4 = (_intrinsic_call(count) for count in (2, 3, 4))
+
+
+@extending.intrinsic
+def address_of(_: Any, pointer: Any) -> Any:
+    """The integer value of a void pointer that a C hook was given."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ptrtoint(args[0], context.get_value_type(types.int64))
+
+    return types.int64(types.voidptr), codegen
+
+
+@extending.intrinsic
+def _as_voidptr(_: Any, address: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), codegen
+
+
+@compiled
+def as_words(address: int, count: int) -> Any:
+    """The `count` 64-bit words at `address` as an int64 array (no copy)."""
+    return carray(_as_voidptr(address), (count,), types.int64)
+
+
+@compiled
+def as_bytes(address: int, count: int) -> Any:
+    """The `count` bytes at `address` as a uint8 array (no copy)."""
+    return carray(_as_voidptr(address), (count,), types.uint8)

@@ -1,0 +1,136 @@
+"""Virtual time: the count of retired guest instructions, kept by the block hook.
+
+The engine announces each block of instructions it enters, with address and size in bytes. How many instructions that is
+comes from a direct-mapped table of blocks met before, else from decoding. A block that an exit leaves in the middle is
+corrected by the instructions that did not retire. A repeated string instruction counts once for each iteration and once
+for leaving, as the engine executes it.
+
+An entry of the table is two words: address and size; count, and the tag of the code that was decoded (an epoch that
+changes when addresses may have got other code, and the address space). Code on MIXED pages is decoded at every entry.
+"""
+
+from __future__ import annotations
+
+from emu.machine import control as cbw
+from emu.machine import env
+from emu.machine import paging as pg
+from emu.machine.decode import count_insns
+from emu.machine.native import as_bytes, call2, compiled, load32, load64, store64
+from emu.vm import access, pmap, reasons, walk
+from emu.vm.record import ring_is_nearly_full
+
+TABLE_ENTRIES = 1 << 13  # 128 KiB: the hot code of the guests here; a miss costs one decoding
+ENTRY_BYTES = 16
+SIZE_SHIFT = 48
+COUNT_MASK = 0xFFFF
+EPOCH_SHIFT = 16
+EPOCH_MASK = 0xFFF_FFFF
+SPACE_SHIFT = 44
+
+
+@compiled
+def refresh_tag(cb: object) -> None:
+    """Bring CODE_TAG in line with the epoch and the guest's address space."""
+    cb[cbw.CODE_TAG] = (cb[cbw.CODE_EPOCH] & EPOCH_MASK) << EPOCH_SHIFT | (cb[cbw.GUEST_CR3] >> 12) << SPACE_SHIFT
+
+
+@compiled
+def save_context(cb: object) -> None:
+    """Copy the engine's registers into CONTEXT."""
+    call2(cb[cbw.FN_SAVE], cb[cbw.ENGINE], cb[cbw.CONTEXT])
+
+
+@compiled
+def count_code(cb: object, pc: int, size: int) -> int:
+    """The number of instructions in `size` bytes at a linear address."""
+    if size <= 0:
+        return 0
+    mode = env.code_bits(cb[cbw.ENV])
+    if pc & 0xFFF <= 0x1000 - size:
+        pointer = access.page_pointer(cb, pc)
+    else:
+        pointer = cb[cbw.CODE_COPY] if access.fetch(cb, pc, cb[cbw.CODE_COPY], size) == size else 0
+    if pointer == 0:  # the guest took the mapping away under its own feet: the engine still ran the cached block
+        return (size + 3) >> 2
+    return count_insns(as_bytes(pointer, size), 0, size, mode)
+
+
+@compiled
+def is_on_mixed_page(cb: object, pc: int) -> bool:
+    """Whether code at a linear address may change without the VMM seeing it."""
+    _fault, ppn, _access, _large = walk.walk(cb, pc, False, False, False)
+    return pmap.entry(cb, pmap.slot_of(cb, ppn)) & pmap.MIXED != 0
+
+
+@compiled
+def decode_block(cb: object, pc: int, size: int, at: int, key: int) -> int:
+    """Count a block's instructions and remember them at table entry `at`."""
+    save_context(cb)
+    insns = count_code(cb, pc, size)
+    if not is_on_mixed_page(cb, pc) and not is_on_mixed_page(cb, pc + size - 1):
+        store64(at, key)
+        store64(at + 8, cb[cbw.CODE_TAG] | insns)
+    return insns
+
+
+@compiled
+def leave_block(cb: object) -> None:
+    """At an exit: take back the instructions of the block under way that did not retire, RIP's own included."""
+    pc = cb[cbw.BLOCK_PC]
+    if pc < 0:
+        return
+    cb[cbw.BLOCK_PC] = -1
+    done = load64(cb[cbw.ENV] + env.CS + env.BASE) + load64(cb[cbw.ENV] + env.EIP) - pc & 0xFFFF_FFFF
+    if done < cb[cbw.BLOCK_BYTES]:
+        cb[cbw.INSNS] -= cb[cbw.BLOCK_INSNS] - count_code(cb, pc, done)
+
+
+@compiled
+def may_interrupt(cb: object) -> bool:
+    """Whether the guest, as CONTEXT has it, takes a hardware interrupt now: IF set, no shadow of STI or MOV SS."""
+    regs = cb[cbw.ENV]
+    if cb[cbw.STEPPING] or not load64(regs + env.EFLAGS) & pg.EFLAGS_IF:
+        return False
+    return not load32(regs + env.HFLAGS) & env.HF_INHIBIT_IRQ
+
+
+@compiled
+def reason_to_stop(cb: object) -> int:
+    """At a block's entry with WAKE reached: why to stop here, RUNNING to go on."""
+    if cb[cbw.PENDING_FAULT]:
+        return reasons.PORT_FAULT
+    if cb[cbw.RESERVE_COUNT] < reasons.RESERVE_LOW or ring_is_nearly_full(cb):
+        return reasons.REFILL
+    if cb[cbw.INSNS] >= cb[cbw.DEADLINE]:
+        return reasons.TIME
+    if cb[cbw.IRQ_WAITING]:
+        save_context(cb)
+        if may_interrupt(cb):
+            return reasons.WINDOW
+    else:
+        cb[cbw.WAKE] = cb[cbw.DEADLINE]
+    return reasons.RUNNING
+
+
+@compiled
+def enter_block(cb: object, pc: int, size: int) -> None:
+    """The block hook: stop before the block if there is reason to, else count its instructions."""
+    if cb[cbw.INSNS] >= cb[cbw.WAKE]:
+        reason = reason_to_stop(cb)
+        if reason != reasons.RUNNING:
+            cb[cbw.REASON] = reason
+            cb[cbw.BLOCK_PC] = -1
+            save_context(cb)
+            call2(cb[cbw.FN_STOP], cb[cbw.ENGINE], 0)
+            return
+    key = pc | size << SIZE_SHIFT
+    at = cb[cbw.BLOCKS] + ((pc ^ pc >> 12) & TABLE_ENTRIES - 1) * ENTRY_BYTES
+    word = load64(at + 8)
+    if load64(at) == key and word & ~COUNT_MASK == cb[cbw.CODE_TAG]:
+        insns = word & COUNT_MASK
+    else:
+        insns = decode_block(cb, pc, size, at, key)
+    cb[cbw.INSNS] += insns
+    cb[cbw.BLOCK_PC] = pc
+    cb[cbw.BLOCK_BYTES] = size
+    cb[cbw.BLOCK_INSNS] = insns

@@ -1,0 +1,79 @@
+"""Pages that code runs from: the engine keeps translated code per frame and does not see the VMM's doings.
+
+A page is data (mapped NX, stores run fast) or code (mapped executable, read-only). It changes at the fault that asks for
+it. A page that changes too often is MIXED: executable and writable at once, where the engine itself sees each store, ten
+times slower than elsewhere.
+"""
+
+from __future__ import annotations
+
+from emu.events import Kind
+from emu.machine import control as cbw
+from emu.machine.native import call2, call4, compiled
+from emu.vm import nested, pmap, shadow
+from emu.vm.record import emit
+
+TLB_FLUSH_CONTROL = (1 << 30) | 11  # uc_ctl commands, as emu.machine.cpu checks: write, UC_CTL_TLB_FLUSH
+REMOVE_CODE_CONTROL = (1 << 30) | (2 << 26) | 9  # write with two arguments, UC_CTL_TB_REMOVE_CACHE
+_CODE_FLUSH = int(Kind.CODE_FLUSH)
+
+
+@compiled
+def flush_engine_tlb(cb: object) -> None:
+    """Drop the engine's cached address translations."""
+    call2(cb[cbw.FN_CTL], cb[cbw.ENGINE], TLB_FLUSH_CONTROL)
+
+
+@compiled
+def flush_code(cb: object, slot: int) -> None:
+    """Drop the engine's translated code of a page's frame.
+
+    The engine wants addresses as the CPU sees them, so it is put in its state before VMRUN for the call: there, paging is
+    off and addresses are machine addresses. CONTEXT is the guest's state and comes back with it.
+    """
+    mpn = pmap.entry(cb, slot) & pmap.MPN_MASK
+    call2(cb[cbw.FN_RESTORE], cb[cbw.ENGINE], cb[cbw.HOST_CONTEXT])
+    flush_engine_tlb(cb)
+    call4(cb[cbw.FN_CTL], cb[cbw.ENGINE], REMOVE_CODE_CONTROL, mpn << 12, (mpn + 1) << 12)
+    flush_engine_tlb(cb)
+    call2(cb[cbw.FN_RESTORE], cb[cbw.ENGINE], cb[cbw.CONTEXT])
+    cb[cbw.CODE_EPOCH] += 1
+    emit(cb, _CODE_FLUSH, 0, slot << 12, slot, mpn, 0, 0)
+
+
+@compiled
+def become_code(cb: object, slot: int) -> None:
+    """The page is fetched from: executable from now on, and no longer writable unless MIXED."""
+    word = pmap.counted_flip(pmap.entry(cb, slot)) | pmap.EXECUTED
+    pmap.set_entry(cb, slot, word)
+    if not word & pmap.MIXED:
+        shadow.write_protect(cb, slot)
+    cb[cbw.NEEDS_TLB_FLUSH] = 1  # a writable translation may be cached that skips the engine's own check
+    nested.refresh_slot(cb, slot)
+
+
+@compiled
+def become_data(cb: object, slot: int) -> None:
+    """A page of code is stored to: NX again, its translated code dropped; a MIXED page stays as it is."""
+    word = pmap.entry(cb, slot)
+    if word & pmap.MIXED:
+        return
+    word = pmap.counted_flip(word)
+    if word & pmap.MIXED:
+        pmap.set_entry(cb, slot, word)
+        return
+    pmap.set_entry(cb, slot, word & ~pmap.EXECUTED)
+    shadow.forbid_execution(cb, slot)
+    nested.refresh_slot(cb, slot)
+    flush_code(cb, slot)
+
+
+@compiled
+def before_host_store(cb: object, slot: int) -> None:
+    """The VMM itself is about to change a page: code translated from it must go."""
+    word = pmap.entry(cb, slot)
+    if word & pmap.EXECUTED:
+        if word & pmap.MIXED:
+            flush_code(cb, slot)
+        else:
+            become_data(cb, slot)

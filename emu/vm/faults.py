@@ -1,0 +1,102 @@
+"""Page-fault exits: told apart into hidden faults, which the guest never learns of, and true ones.
+
+A hidden fault is served here, natively: walk the guest's tables, allocate, fill the shadow or nested entry. The answer of
+each function is one of the words below.
+"""
+
+from __future__ import annotations
+
+from emu.events import Kind
+from emu.machine import control as cbw
+from emu.machine import paging as pg
+from emu.machine.native import compiled, load64
+from emu.vm import code, deliver, nested, pmap, shadow, step, walk
+from emu.vm import step_records as rec
+from emu.vm.record import emit
+
+SERVED = 0  # go on at the same instruction
+TRUE_FAULT = 1  # the guest's tables ask for a fault; EXIT_INFO has the address, FAULT_CODE the code
+NO_FRAME = 2  # the reserve ran out before anything was changed
+
+_HIDDEN = int(Kind.HIDDEN_FAULT)
+
+
+@compiled
+def guest_error_code(code_seen: int, wanted: int) -> int:
+    """The code the guest gets: the walker's, without F, which a CPU without NX and SMEP never sets."""
+    return wanted & ~pg.FAULT_FETCH | code_seen & pg.FAULT_USER
+
+
+@compiled
+def make_room_to_store(cb: object, va: int, slot: int, access: int) -> bool:
+    """A store to a page that the VMM guards: end the guard, or step the instruction; true if it steps now."""
+    word = pmap.entry(cb, slot)
+    if not pmap.is_writable_state(word):
+        return step.open_page(cb, va, slot, rec.DISCARD, access & pg.USER)
+    if word & pmap.EXECUTED:
+        code.become_data(cb, slot)
+    if cb[cbw.SHADOWING] and shadow.is_traced(cb, slot):
+        return step.store_to_table(cb, va, slot, access)
+    return False
+
+
+@compiled
+def on_shadow_fault(cb: object, va: int, seen: int) -> int:
+    """A #PF exit while shadow tables are walked; `seen` is the error code against the shadow."""
+    write, user, fetch = seen & pg.FAULT_WRITE != 0, seen & pg.FAULT_USER != 0, seen & pg.FAULT_FETCH != 0
+    fault, ppn, access, large = walk.walk(cb, va, write, user, True)
+    if fault != walk.NO_FAULT:
+        cb[cbw.EXIT_INFO] = va
+        cb[cbw.FAULT_CODE] = guest_error_code(seen, fault)
+        return TRUE_FAULT
+    slot = pmap.slot_of(cb, ppn)
+    if pmap.frame_of(cb, slot) < 0:
+        return NO_FRAME
+    if fetch and not pmap.entry(cb, slot) & pmap.EXECUTED:
+        code.become_code(cb, slot)
+    if write and not access & pg.WRITABLE:  # CR0.WP is off: the supervisor may store, the user must still not
+        access = (access | pg.WRITABLE | pg.DIRTY) & ~pg.USER
+    old = shadow.fill(cb, va, slot, large, access)
+    if old == -1:
+        return NO_FRAME
+    if write and not shadow.may_write(cb, slot) and not make_room_to_store(cb, va, slot, access):
+        shadow.fill(cb, va, slot, large, access)
+    record_fill(cb, va, ppn, slot, seen, old, load64(shadow.find_leaf(cb, va)))
+    return SERVED
+
+
+@compiled
+def record_fill(cb: object, va: int, ppn: int, slot: int, seen: int, old: int, new: int) -> None:
+    """One record for a hidden fault."""
+    emit(cb, _HIDDEN, seen, va, ppn, pmap.entry(cb, slot) & pmap.MPN_MASK, old, new)
+
+
+@compiled
+def on_nested_fault(cb: object, pa: int, seen: int) -> int:
+    """A nested fault exit: always hidden."""
+    write, fetch = seen & pg.FAULT_WRITE != 0, seen & pg.FAULT_FETCH != 0
+    ppn = pa >> 12
+    slot = pmap.slot_of(cb, ppn)
+    if pmap.frame_of(cb, slot) < 0:
+        return NO_FRAME
+    if fetch and not pmap.entry(cb, slot) & pmap.EXECUTED:
+        code.become_code(cb, slot)
+    old = nested.fill(cb, ppn, slot)
+    if old == -1:
+        return NO_FRAME
+    new = nested.leaf_value(cb, slot)
+    if write and not new & pg.WRITABLE and not make_room_to_store(cb, pa, slot, pg.USER | pg.WRITABLE):
+        nested.fill(cb, ppn, slot)
+    cb[cbw.HIDDEN_NESTED] += 1
+    record_fill(cb, pa, ppn, slot, seen, old, load64(nested.leaf_address(cb, ppn, False)))
+    return SERVED
+
+
+@compiled
+def deliver_fault(cb: object) -> int:
+    """Reflect the true fault that was found; what `deliver.deliver` says."""
+    if cb[cbw.STEPPING]:
+        step.finish(cb)
+    return deliver.deliver(cb, deliver.PF, deliver.EXCEPTION, cb[cbw.FAULT_CODE], cb[cbw.EXIT_INFO])
+
+

@@ -1,0 +1,316 @@
+"""The four C functions that the engine calls while a guest runs: exits, blocks, port reads and port writes.
+
+This is the top of the native code. An exit comes in, CONTEXT is filled from the engine, the exit is served here or the
+engine is stopped for Python with a REASON; on the way out CONTEXT goes back if it was changed, and the TLB is flushed if
+an entry became stricter.
+"""
+
+from __future__ import annotations
+
+from emu.events import Kind
+from emu.machine import control as cbw
+from emu.machine import env
+from emu.machine import paging as pg
+from emu.machine import vmcb
+from emu.machine.native import (
+    address_of,
+    as_words,
+    call2,
+    call3,
+    cfunc,
+    compiled,
+    load32,
+    load64,
+    store64,
+    types,
+)
+from emu.vm import access, clock, code, deliver, faults, reasons, registers, step
+from emu.vm.record import count, emit, ring_is_nearly_full
+
+_TLB, _PORT_READ, _PORT_WRITE = int(Kind.TLB_FLUSH), int(Kind.PORT_READ), int(Kind.PORT_WRITE)
+MAX_INSN = 15
+STUCK = 1000  # the same fault so often in a row, with no instruction between: native code made no progress
+
+
+@compiled
+def stop(cb: object, reason: int) -> None:
+    """Hand the exit to Python."""
+    cb[cbw.REASON] = reason
+    call2(cb[cbw.FN_STOP], cb[cbw.ENGINE], 0)
+
+
+@compiled
+def fetch_instruction(cb: object) -> None:
+    """Copy the instruction bytes at RIP to INSN_AT."""
+    regs = cb[cbw.ENV]
+    pc = load64(regs + env.CS + env.BASE) + load64(regs + env.EIP) & 0xFFFF_FFFF
+    cb[cbw.INSN_BYTES] = access.fetch(cb, pc, cb[cbw.INSN_AT], MAX_INSN)
+
+
+@compiled
+def deliver_or_stop(cb: object, vector: int, source: int, error: int, address: int) -> None:
+    """Deliver an event; a triple fault or what the engine cannot carry stops the VM."""
+    if cb[cbw.STEPPING]:
+        step.finish(cb)
+    cb[cbw.EXIT_CODE] = vector
+    result = deliver.deliver(cb, vector, source, error, address)
+    if result == deliver.SHUTDOWN:
+        stop(cb, reasons.SHUTDOWN)
+    elif result == deliver.UNSUPPORTED:
+        stop(cb, reasons.UNSUPPORTED)
+
+
+@compiled
+def is_stuck(cb: object, va: int, seen: int) -> bool:
+    """Whether this very fault has been served again and again without an instruction retiring."""
+    mark = va << 8 ^ seen ^ cb[cbw.INSNS] << 40
+    cb[cbw.SAME_FAULT] = cb[cbw.SAME_FAULT] + 1 if mark == cb[cbw.LAST_FAULT] else 0
+    cb[cbw.LAST_FAULT] = mark
+    return cb[cbw.SAME_FAULT] > STUCK
+
+
+@compiled
+def on_memory_exit(cb: object, number: int) -> None:
+    """#PF and nested faults."""
+    va = load64(cb[cbw.VMCB] + vmcb.EXIT_INFO_2)
+    seen = load32(cb[cbw.ERROR_CODE]) & 0x1F
+    if ring_is_nearly_full(cb) or cb[cbw.RESERVE_COUNT] < reasons.RESERVE_LOW:
+        stop(cb, reasons.REFILL)
+        return
+    if is_stuck(cb, va, seen):
+        cb[cbw.EXIT_INFO] = va
+        stop(cb, reasons.NO_PROGRESS)
+        return
+    if number == vmcb.EXIT_NESTED_FAULT:
+        result = faults.on_nested_fault(cb, va, seen)
+    else:
+        cb[cbw.PF_TAKEN] += 1
+        if cb[cbw.SHADOWING]:
+            result = faults.on_shadow_fault(cb, va & 0xFFFF_FFFF, seen)
+        else:
+            cb[cbw.EXIT_INFO] = va
+            cb[cbw.FAULT_CODE] = seen & ~pg.FAULT_FETCH
+            result = faults.TRUE_FAULT
+    if result == faults.NO_FRAME:
+        stop(cb, reasons.REFILL)
+    elif result == faults.TRUE_FAULT:
+        deliver_or_stop(cb, deliver.PF, deliver.EXCEPTION, cb[cbw.FAULT_CODE], cb[cbw.EXIT_INFO])
+
+
+@compiled
+def on_exception_exit(cb: object, vector: int) -> None:
+    """An intercepted exception other than #PF."""
+    if vector == deliver.DB and cb[cbw.STEPPING]:
+        step.clear_single_step_status(cb)
+        traced = cb[cbw.STEP_TRAP]
+        step.finish(cb)
+        cb[cbw.INSNS] += 0
+        if not traced:
+            return
+    error = load32(cb[cbw.ERROR_CODE]) & 0xFFFF if deliver.HAS_ERROR_CODE >> vector & 1 else 0
+    deliver_or_stop(cb, vector, deliver.EXCEPTION, error, 0)
+
+
+@compiled
+def on_register_exit(cb: object, number: int) -> None:
+    """Control registers, INVLPG, RDTSC."""
+    if number == vmcb.EXIT_INVLPG:
+        result = registers.on_invlpg(cb)
+    elif number == vmcb.EXIT_RDTSC:
+        result = registers.on_rdtsc(cb)
+    else:
+        result = registers.on_control_exit(cb)
+    clock.refresh_tag(cb)
+    if result == registers.FAULT_GP:
+        deliver_or_stop(cb, deliver.GP, deliver.EXCEPTION, 0, 0)
+    elif result == registers.FAULT_UD:
+        deliver_or_stop(cb, deliver.UD, deliver.EXCEPTION, 0, 0)
+    elif result == registers.NO_FRAME:
+        stop(cb, reasons.REFILL)
+    elif result == registers.TO_PYTHON:
+        stop(cb, reasons.EXIT)
+
+
+@compiled
+def undo_port_instruction(cb: object) -> None:
+    """A port instruction of the block under way must fault: its registers come back, and the fault is delivered."""
+    vector, error = cb[cbw.PENDING_FAULT] - 1, cb[cbw.PENDING_ERROR]
+    cb[cbw.PENDING_FAULT] = 0
+    cb[cbw.IO_POISONED] = 0
+    call2(cb[cbw.FN_RESTORE], cb[cbw.ENGINE], cb[cbw.IO_CONTEXT])
+    clock.save_context(cb)
+    if not cb[cbw.SHADOWING]:
+        store64(cb[cbw.MEMORY] + cb[cbw.NESTED_ROOT], cb[cbw.POISONED_ENTRY])
+    cb[cbw.NEEDS_TLB_FLUSH] = 1
+    fetch_instruction(cb)
+    deliver_or_stop(cb, vector, deliver.EXCEPTION, error, cb[cbw.EXIT_INFO])
+
+
+@compiled
+def dispatch(cb: object, number: int) -> None:
+    """One exit to its handler."""
+    if cb[cbw.PENDING_FAULT]:
+        undo_port_instruction(cb)
+    elif number == vmcb.EXIT_EXCEPTION + deliver.PF or number == vmcb.EXIT_NESTED_FAULT:
+        on_memory_exit(cb, number)
+    elif number < vmcb.EXIT_BASE:
+        deliver_or_stop(cb, number, deliver.SOFTWARE, 0, 0)
+    elif vmcb.EXIT_EXCEPTION <= number < vmcb.EXIT_EXCEPTION + 32:
+        on_exception_exit(cb, number - vmcb.EXIT_EXCEPTION)
+    elif number < vmcb.EXIT_DR_READ or number == vmcb.EXIT_INVLPG or number == vmcb.EXIT_RDTSC:
+        on_register_exit(cb, number)
+    else:
+        stop(cb, reasons.EXIT)
+
+
+@compiled
+def serve_exit(cb: object, number: int) -> None:
+    """One exit, from the engine and back to it."""
+    cb[cbw.EXITS] += 1
+    cb[cbw.EXIT_CODE] = number
+    clock.save_context(cb)
+    if not cb[cbw.PENDING_FAULT]:
+        clock.leave_block(cb)
+    needs_bytes = cb[cbw.EVENT_INSNS] or (number >= vmcb.EXIT_BASE and number < vmcb.EXIT_EXCEPTION)
+    if needs_bytes or number == vmcb.EXIT_INVLPG or number == vmcb.EXIT_RDTSC:
+        fetch_instruction(cb)
+    dispatch(cb, number)
+    finish(cb)
+
+
+@compiled
+def finish(cb: object) -> None:
+    """Give the engine what the exit's handler changed."""
+    if cb[cbw.MODIFIED] and cb[cbw.REASON] == reasons.RUNNING:
+        call2(cb[cbw.FN_RESTORE], cb[cbw.ENGINE], cb[cbw.CONTEXT])
+        cb[cbw.MODIFIED] = 0
+    if cb[cbw.NEEDS_TLB_FLUSH]:
+        cb[cbw.NEEDS_TLB_FLUSH] = 0
+        code.flush_engine_tlb(cb)
+        count(cb, _TLB)
+    clock.refresh_tag(cb)
+
+
+@compiled
+def wait_for_python(cb: object, source: int) -> None:
+    """After Python served something: deliver what it asks for (used by `emu.vm.exits`)."""
+    if source == deliver.HARDWARE:
+        deliver_or_stop(cb, cb[cbw.EXIT_CODE], source, 0, 0)
+    else:
+        deliver_or_stop(cb, cb[cbw.EXIT_CODE], source, cb[cbw.PENDING_ERROR], cb[cbw.EXIT_INFO])
+
+
+# ---- ports ----------------------------------------------------------------------------------------------------------
+
+
+@compiled
+def port_is_denied(cb: object, port: int, size: int) -> int:
+    """0 if the guest may use the port now; else 1 + the vector of the fault, with PENDING_ERROR set."""
+    regs = cb[cbw.ENV]
+    flags = load64(regs + env.EFLAGS)
+    cb[cbw.PENDING_ERROR] = 0
+    if not cb[cbw.GUEST_CR0] & pg.CR0_PE:
+        return 0
+    if not flags & pg.EFLAGS_VM and env.cpl(regs) <= (flags & pg.EFLAGS_IOPL) >> 12:
+        return 0
+    task = regs + env.TR
+    limit = load32(task + env.LIMIT)
+    if not load32(task + env.FLAGS) >> 8 & 8 or limit < 0x67:
+        return 1 + deliver.GP
+    base = load64(task + env.BASE)
+    fault, bitmap = access.linear_load(cb, base + 0x66, 2, False)
+    if fault == access.OK:
+        if bitmap + (port >> 3) + 1 > limit:
+            return 1 + deliver.GP
+        fault, bits = access.linear_load(cb, base + bitmap + (port >> 3), 2, False)
+        if fault == access.OK:
+            return 1 + deliver.GP if bits >> (port & 7) & (1 << size) - 1 else 0
+    cb[cbw.PENDING_ERROR] = fault
+    return 1 + deliver.PF
+
+
+@compiled
+def poison(cb: object, fault: int) -> None:
+    """Make a port instruction fault after all: nothing translates any more, so its block ends before the next access."""
+    cb[cbw.PENDING_FAULT] = fault
+    cb[cbw.IO_POISONED] = 1
+    call2(cb[cbw.FN_SAVE], cb[cbw.ENGINE], cb[cbw.IO_CONTEXT])
+    if cb[cbw.SHADOWING]:
+        store64(cb[cbw.SCRATCH], cb[cbw.EMPTY_ROOT])
+        call3(cb[cbw.FN_REG_WRITE], cb[cbw.ENGINE], registers.REG_CR3, cb[cbw.SCRATCH])
+    else:
+        at = cb[cbw.MEMORY] + cb[cbw.NESTED_ROOT]
+        cb[cbw.POISONED_ENTRY] = load64(at)
+        store64(at, 0)
+        code.flush_engine_tlb(cb)
+    cb[cbw.WAKE] = 0
+
+
+@compiled
+def begin_port(cb: object, port: int, size: int) -> bool:
+    """Start of a port access: exact time, instruction, permission; false if it must have no effect."""
+    if cb[cbw.PENDING_FAULT] or cb[cbw.STOPPED]:
+        return False
+    clock.save_context(cb)
+    pc = cb[cbw.BLOCK_PC]
+    cb[cbw.IO_NOW] = cb[cbw.INSNS]
+    if pc >= 0:
+        done = load64(cb[cbw.ENV] + env.CS + env.BASE) + load64(cb[cbw.ENV] + env.EIP) - pc & 0xFFFF_FFFF
+        cb[cbw.IO_NOW] = cb[cbw.INSNS] - cb[cbw.BLOCK_INSNS] + clock.count_code(cb, pc, min(done, cb[cbw.BLOCK_BYTES]))
+    if cb[cbw.EVENT_INSNS]:
+        fetch_instruction(cb)
+    denied = port_is_denied(cb, port, size)
+    if denied:
+        clock.leave_block(cb)
+        poison(cb, denied)
+        cb[cbw.IO_NOW] = -1
+        return False
+    return True
+
+
+@compiled
+def serve_port_read(cb: object, port: int, size: int) -> int:
+    """IN: ask the board."""
+    if not begin_port(cb, port, size):
+        return -1
+    value = call2(cb[cbw.PORT_READ_FN], port, size) & (1 << 8 * size) - 1
+    emit(cb, _PORT_READ, size, port, -1, -1, 0, value)
+    cb[cbw.IO_NOW] = -1
+    return value
+
+
+@compiled
+def serve_port_write(cb: object, port: int, size: int, value: int) -> None:
+    """OUT: tell the board."""
+    if not begin_port(cb, port, size):
+        return
+    emit(cb, _PORT_WRITE, size, port, -1, -1, 0, value)
+    call3(cb[cbw.PORT_WRITE_FN], port, size, value)
+    cb[cbw.IO_NOW] = -1
+
+
+# ---- what the engine calls ------------------------------------------------------------------------------------------
+
+
+@cfunc(types.void(types.voidptr, types.uint32, types.voidptr), cache=True)
+def on_exit(_engine: object, number: int, data: object) -> None:
+    """UC_HOOK_INTR."""
+    serve_exit(as_words(address_of(data), cbw.WORDS), types.int64(number))
+
+
+@cfunc(types.void(types.voidptr, types.int64, types.uint32, types.voidptr), cache=True)
+def on_block(_engine: object, pc: int, size: int, data: object) -> None:
+    """UC_HOOK_BLOCK."""
+    clock.enter_block(as_words(address_of(data), cbw.WORDS), pc, types.int64(size))
+
+
+@cfunc(types.uint32(types.voidptr, types.uint32, types.int32, types.voidptr), cache=True)
+def on_port_read(_engine: object, port: int, size: int, data: object) -> int:
+    """UC_HOOK_INSN for IN."""
+    return serve_port_read(as_words(address_of(data), cbw.WORDS), types.int64(port), types.int64(size))
+
+
+@cfunc(types.void(types.voidptr, types.uint32, types.int32, types.uint32, types.voidptr), cache=True)
+def on_port_write(_engine: object, port: int, size: int, value: int, data: object) -> None:
+    """UC_HOOK_INSN for OUT."""
+    serve_port_write(as_words(address_of(data), cbw.WORDS), types.int64(port), types.int64(size), types.int64(value))

@@ -1,0 +1,82 @@
+"""Nested page tables: PA to MPN, four levels of 64-bit entries in machine memory, walked by the engine's MMU.
+
+They serve unpaged code, and everything under `--mmu nested`. One table per VM; entries are NX until their page is fetched
+from, and read-only where the page is ROM, absent, or EXECUTED but not MIXED (`emu.vm.pmap`).
+"""
+
+from __future__ import annotations
+
+from emu.machine import control as cbw
+from emu.machine import paging as pg
+from emu.machine.native import compiled, load64, store64
+from emu.vm import pmap
+
+ABOVE = pg.PRESENT | pg.WRITABLE | pg.USER
+LEVEL_SHIFTS = (39, 30, 21)
+
+
+@compiled
+def leaf_address(cb: object, ppn: int, make: bool) -> int:
+    """Host address of the nested leaf entry of a page; 0 if it has no table (or, with `make`, when a frame is missing)."""
+    table = cb[cbw.MEMORY] + cb[cbw.NESTED_ROOT]
+    pa = ppn << 12
+    for shift in LEVEL_SHIFTS:
+        at = table + (pa >> shift & 0x1FF) * 8
+        entry = load64(at)
+        if not entry & pg.PRESENT:
+            if not make:
+                return 0
+            mpn = pmap.take_table_frame(cb)
+            if mpn < 0:
+                return 0
+            cb[cbw.NESTED_PAGES] += 1
+            entry = mpn << 12 | ABOVE
+            store64(at, entry)
+        table = cb[cbw.MEMORY] + (entry & pg.FRAME_MASK)
+    return table + (pa >> 12 & 0x1FF) * 8
+
+
+@compiled
+def leaf_value(cb: object, slot: int) -> int:
+    """The nested leaf that a page is due, 0 while it has no frame."""
+    word = pmap.entry(cb, slot)
+    if pmap.state(word) == pmap.UNALLOCATED:
+        return 0
+    value = (word & pmap.MPN_MASK) << 12 | pg.PRESENT | pg.USER
+    if pmap.is_writable_state(word) and (not word & pmap.EXECUTED or word & pmap.MIXED):
+        value |= pg.WRITABLE
+    if not word & pmap.EXECUTED:
+        value |= pg.NO_EXECUTE
+    return value
+
+
+@compiled
+def fill(cb: object, ppn: int, slot: int) -> int:
+    """Map a page as it is due; returns the old entry, -1 when a frame is missing."""
+    if pmap.frame_of(cb, slot) < 0:
+        return -1
+    at = leaf_address(cb, ppn, True)
+    if at == 0:
+        return -1
+    old = load64(at)
+    store64(at, leaf_value(cb, slot))
+    return old
+
+
+@compiled
+def refresh(cb: object, ppn: int) -> None:
+    """The page's due changed: bring its entry in line, if it has one that is present."""
+    at = leaf_address(cb, ppn, False)
+    if at and load64(at) & pg.PRESENT:
+        store64(at, leaf_value(cb, pmap.slot_of(cb, ppn)))
+        cb[cbw.NEEDS_TLB_FLUSH] = 1
+
+
+@compiled
+def refresh_slot(cb: object, slot: int) -> None:
+    """The same for every page number that shows the slot (the ROM shows at two)."""
+    if slot != cb[cbw.ABSENT]:
+        refresh(cb, slot)
+    rom = slot - cb[cbw.ROM_FIRST]
+    if 0 <= rom < cb[cbw.ROM_PAGES]:
+        refresh(cb, pmap.HIGH_ROM_END - cb[cbw.ROM_PAGES] + rom)

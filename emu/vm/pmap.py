@@ -1,0 +1,130 @@
+"""The pmap: which machine frame holds each page of guest-"physical" memory, and in what state it is.
+
+One 64-bit word a page: MPN in bits 0-31, state in 32-35, then what the VMM knows of the page's use. Pages outside RAM
+and ROM all share one last *slot*, the absent page: it reads as ones, and stores to it have no effect, as on a PC.
+
+    UNALLOCATED --first touch--> PRESENT
+
+Invariants (asserted by `emu.vm.check`):
+
+1. A PRESENT page names a frame that the frame table gives to this VM, for this page, and no two pages name the same.
+2. EXECUTED pages that are not MIXED are mapped writable nowhere; pages that are not EXECUTED are mapped NX everywhere.
+"""
+
+from __future__ import annotations
+
+from emu.events import Kind
+from emu.machine import control as cbw
+from emu.machine.memory import FRAME, FrameUse
+from emu.machine.native import compiled, load64, store8, store32, store64
+from emu.vm.record import emit
+
+UNALLOCATED, PRESENT_PAGE, ROM, ABSENT = 0, 1, 2, 3
+STATE_NAMES = ("unallocated", "present", "rom", "absent")
+STATE_SHIFT = 32
+STATE_MASK = 0xF
+MPN_MASK = 0xFFFF_FFFF
+EXECUTED = 1 << 36  # the engine may hold code translated from the frame
+MIXED = 1 << 37  # code and data take turns too often: mapped writable and executable at once
+FLIPS_SHIFT = 40  # how often the page changed between code and data
+FLIPS_MASK = 0xFF
+FLIPS_LIMIT = 16  # a page that flipped so often is MIXED: slow stores beat a flush of translated code at each turn
+HIGH_ROM_END = 1 << 20  # the PPN after the ROM's upper copy, which ends at 4 GiB
+
+_FRAME_BYTES = FRAME.itemsize
+_USE = FRAME.fields["use"][1] if FRAME.fields else 0
+_PPN = FRAME.fields["ppn"][1] if FRAME.fields else 0
+_REFERENCES = FRAME.fields["references"][1] if FRAME.fields else 0
+_GUEST = int(FrameUse.GUEST)
+_TABLE = int(FrameUse.TABLE)
+_ALLOCATED = int(Kind.PAGE_ALLOCATED)
+
+
+@compiled
+def entry(cb: object, slot: int) -> int:
+    """The pmap word of a slot."""
+    return load64(cb[cbw.PMAP] + 8 * slot)
+
+
+@compiled
+def set_entry(cb: object, slot: int, word: int) -> None:
+    """Replace the pmap word of a slot."""
+    store64(cb[cbw.PMAP] + 8 * slot, word)
+
+
+@compiled
+def state(word: int) -> int:
+    """The state in a pmap word."""
+    return word >> STATE_SHIFT & STATE_MASK
+
+
+@compiled
+def slot_of(cb: object, ppn: int) -> int:
+    """The slot of a page number: its own, the ROM's low copy for the upper one, or the absent page."""
+    if ppn < 0:
+        return cb[cbw.ABSENT]
+    if ppn < cb[cbw.ABSENT]:
+        if state(entry(cb, ppn)) == ABSENT:
+            return cb[cbw.ABSENT]
+        return ppn
+    rom_pages = cb[cbw.ROM_PAGES]
+    if HIGH_ROM_END - rom_pages <= ppn < HIGH_ROM_END:
+        return cb[cbw.ROM_FIRST] + ppn - (HIGH_ROM_END - rom_pages)
+    return cb[cbw.ABSENT]
+
+
+@compiled
+def take_frame(cb: object, use: int, ppn: int) -> int:
+    """A zeroed frame from the VM's reserve, marked in the frame table; -1 when the reserve is empty."""
+    left = cb[cbw.RESERVE_COUNT] - 1
+    if left < 0:
+        return -1
+    cb[cbw.RESERVE_COUNT] = left
+    mpn = load64(cb[cbw.RESERVE] + 8 * left)
+    record = cb[cbw.FRAMES] + _FRAME_BYTES * mpn
+    store8(record + _USE, use)
+    store32(record + _PPN, ppn)
+    store32(record + _REFERENCES, 1)
+    return mpn
+
+
+@compiled
+def frame_of(cb: object, slot: int) -> int:
+    """The MPN behind a slot, allocated now if nothing ever touched the page; -1 when the reserve is empty."""
+    word = entry(cb, slot)
+    if state(word) != UNALLOCATED:
+        return word & MPN_MASK
+    mpn = take_frame(cb, _GUEST, slot)
+    if mpn >= 0:
+        set_entry(cb, slot, mpn | PRESENT_PAGE << STATE_SHIFT)
+        emit(cb, _ALLOCATED, 0, slot << 12, slot, mpn, 0, 0)
+    return mpn
+
+
+@compiled
+def take_table_frame(cb: object) -> int:
+    """A zeroed frame for a shadow or nested table; -1 when the reserve is empty."""
+    return take_frame(cb, _TABLE, 0)
+
+
+@compiled
+def frame_address(cb: object, mpn: int) -> int:
+    """Host address of a frame."""
+    return cb[cbw.MEMORY] + (mpn << 12)
+
+
+@compiled
+def is_writable_state(word: int) -> bool:
+    """Whether stores to the page have effect."""
+    return state(word) == PRESENT_PAGE
+
+
+@compiled
+def counted_flip(word: int) -> int:
+    """The pmap word after one more change between code and data; MIXED from the limit on."""
+    flips = word >> FLIPS_SHIFT & FLIPS_MASK
+    if flips >= FLIPS_LIMIT:
+        return word | MIXED
+    return word + (1 << FLIPS_SHIFT)
+
+

@@ -1,0 +1,15 @@
+"""Why native code stopped the engine: what `emu.vm.exits` finds in the control block's REASON word."""
+
+from __future__ import annotations
+
+RUNNING = 0
+EXIT = 1  # a VM exit that Python serves; EXIT_CODE has its number
+TIME = 2  # DEADLINE reached
+WINDOW = 3  # a waiting interrupt can be taken now
+REFILL = 4  # the frame reserve or the event ring wants Python
+SHUTDOWN = 5  # triple fault
+UNSUPPORTED = 6  # the guest asked for what the engine cannot carry; EXIT_CODE has the vector
+PORT_FAULT = 7  # a port instruction of the block under way must fault
+NO_PROGRESS = 8  # the same fault again and again: a fault of emu
+
+RESERVE_LOW = 16  # frames that one exit may need at the most: pages of an event's frame and the tables for them

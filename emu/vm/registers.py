@@ -1,0 +1,319 @@
+"""Control-register, INVLPG and time-stamp exits, served natively.
+
+The guest's CR0, CR3 and CR4 live in the control block; the engine's differ (a shadow root in CR3, PAE and write protection
+always on). Which tables the engine walks follows from the guest's CR0.PG and the VM's MMU.
+"""
+
+from __future__ import annotations
+
+from emu.events import Kind
+from emu.machine import control as cbw
+from emu.machine import env
+from emu.machine import paging as pg
+from emu.machine.decode import effective_offset
+from emu.machine.native import as_bytes, as_words, call2, call3, compiled, load32, load64, store32, store64
+from emu.vm import clock, shadow
+from emu.vm.record import emit
+
+REG_CR0, REG_CR3, REG_CR4 = 50, 53, 54  # UC_X86_REG_CR*, as emu.machine.cpu checks
+SERVED, FAULT_GP, FAULT_UD, NO_FRAME, TO_PYTHON, SHUTDOWN = 0, 1, 2, 3, 4, 5
+CR0_KEPT = (
+    pg.CR0_PE | pg.CR0_MP | pg.CR0_EM | pg.CR0_TS | pg.CR0_ET | pg.CR0_NE | pg.CR0_WP | pg.CR0_AM | pg.CR0_NW | pg.CR0_CD | pg.CR0_PG
+)
+CR4_ALLOWED = pg.CR4_TSD | pg.CR4_DE | pg.CR4_PSE | pg.CR4_MCE | pg.CR4_PGE | pg.CR4_OSFXSR | pg.CR4_OSXMMEXCPT
+CR4_FLUSHING = pg.CR4_PSE | pg.CR4_PGE | pg.CR4_PAE
+LMSW_BITS = pg.CR0_PE | pg.CR0_MP | pg.CR0_EM | pg.CR0_TS
+_CR3_LOAD, _CR_WRITE, _INVLPG, _RDTSC, _TLB = (
+    int(Kind.CR3_LOAD),
+    int(Kind.CR_WRITE),
+    int(Kind.INVLPG),
+    int(Kind.RDTSC),
+    int(Kind.TLB_FLUSH),
+)
+OPCODE_MOV_FROM_CR, OPCODE_MOV_TO_CR, OPCODE_CLTS, OPCODE_GROUP7 = 0x20, 0x22, 0x06, 0x01
+
+
+@compiled
+def retire(cb: object, length: int) -> None:
+    """The VMM carried out the instruction at RIP: step over it and count it."""
+    regs = cb[cbw.ENV]
+    store64(regs + env.EIP, load64(regs + env.EIP) + length & env.instruction_mask(regs))
+    store32(regs + env.HFLAGS, load32(regs + env.HFLAGS) & ~env.HF_INHIBIT_IRQ)
+    store64(regs + env.EFLAGS, load64(regs + env.EFLAGS) & ~pg.EFLAGS_RF)
+    cb[cbw.INSNS] += 1
+    cb[cbw.MODIFIED] = 1
+
+
+@compiled
+def write_engine_register(cb: object, register: int, value: int) -> None:
+    """Set a control register of the engine, with all that the engine derives from it; CONTEXT follows."""
+    if cb[cbw.MODIFIED]:
+        call2(cb[cbw.FN_RESTORE], cb[cbw.ENGINE], cb[cbw.CONTEXT])
+        cb[cbw.MODIFIED] = 0
+    store64(cb[cbw.SCRATCH], value)
+    call3(cb[cbw.FN_REG_WRITE], cb[cbw.ENGINE], register, cb[cbw.SCRATCH])
+    clock.save_context(cb)
+
+
+@compiled
+def use_nested(cb: object, value: int) -> None:
+    """Turn the engine's nested paging on or off."""
+    at = cb[cbw.ENV] + env.HFLAGS2
+    flags = load32(at)
+    store32(at, flags | env.HF2_NESTED if value else flags & ~env.HF2_NESTED)
+    cb[cbw.MODIFIED] = 1
+    cb[cbw.NEEDS_TLB_FLUSH] = 1
+
+
+@compiled
+def engine_cr0(cb: object) -> int:
+    """What the engine's CR0 must be for the guest's."""
+    value = cb[cbw.GUEST_CR0]
+    if value & pg.CR0_PG and cb[cbw.USE_SHADOW]:
+        value |= pg.CR0_WP
+    return value
+
+
+@compiled
+def set_root(cb: object) -> int:
+    """Point the engine at the tables for the guest's CR3; 1 if a cached root was found, 0 if not, -1 without a frame."""
+    found = 1
+    if cb[cbw.SHADOWING]:
+        found = shadow.load_root(cb)
+        if found < 0:
+            return -1
+        write_engine_register(cb, REG_CR3, shadow.row_word(cb, cb[cbw.ROOT], shadow.FRAME) << 12)
+    else:
+        write_engine_register(cb, REG_CR3, cb[cbw.GUEST_CR3])
+    return found
+
+
+@compiled
+def set_paging(cb: object, was_paging: bool) -> int:
+    """CR0 or CR4 changed: choose the tables the engine walks; -1 without a frame."""
+    paging = cb[cbw.GUEST_CR0] & pg.CR0_PG != 0
+    if paging and cb[cbw.USE_SHADOW]:
+        if not was_paging:
+            shadow.zap_all(cb)
+            cb[cbw.SHADOWING] = 1
+            use_nested(cb, 0)
+        write_engine_register(cb, REG_CR4, cb[cbw.GUEST_CR4] | pg.CR4_PAE)
+        if set_root(cb) < 0:
+            return -1
+    else:
+        if cb[cbw.SHADOWING]:
+            shadow.zap_all(cb)
+            cb[cbw.SHADOWING] = 0
+            use_nested(cb, 1)
+        write_engine_register(cb, REG_CR4, cb[cbw.GUEST_CR4])
+        write_engine_register(cb, REG_CR3, cb[cbw.GUEST_CR3])
+    write_engine_register(cb, REG_CR0, engine_cr0(cb))
+    cb[cbw.CODE_EPOCH] += 1
+    cb[cbw.NEEDS_TLB_FLUSH] = 1
+    return 0
+
+
+@compiled
+def guest_flushed(cb: object) -> None:
+    """The guest asked for a flush of its TLB: out-of-sync tables are read again."""
+    if cb[cbw.SHADOWING]:
+        shadow.sync_all(cb)
+    cb[cbw.NEEDS_TLB_FLUSH] = 1
+    emit(cb, _TLB, 0, 0, -1, -1, 0, 0)
+
+
+@compiled
+def write_cr0(cb: object, value: int) -> int:
+    """MOV to CR0, LMSW or CLTS with the resulting value."""
+    if value >> 32 or (value & pg.CR0_PG and not value & pg.CR0_PE) or (value & pg.CR0_NW and not value & pg.CR0_CD):
+        return FAULT_GP
+    old = cb[cbw.GUEST_CR0]
+    new = value & CR0_KEPT | pg.CR0_ET
+    cb[cbw.GUEST_CR0] = new
+    emit(cb, _CR_WRITE, 0, 0, -1, -1, old, new)
+    if (old ^ new) & (pg.CR0_PG | pg.CR0_WP | pg.CR0_PE):
+        if new & pg.CR0_PG and cb[cbw.SHADOWING]:
+            guest_flushed(cb)
+        if set_paging(cb, old & pg.CR0_PG != 0) < 0:
+            cb[cbw.GUEST_CR0] = old
+            return NO_FRAME
+        return SERVED
+    write_engine_register(cb, REG_CR0, engine_cr0(cb))
+    return SERVED
+
+
+@compiled
+def write_cr3(cb: object, value: int) -> int:
+    """MOV to CR3: another address space, or the same one flushed."""
+    if value >> 32:
+        return FAULT_GP
+    old = cb[cbw.GUEST_CR3]
+    cb[cbw.GUEST_CR3] = value
+    if cb[cbw.GUEST_CR0] & pg.CR0_PG:
+        guest_flushed(cb)
+    found = set_root(cb)
+    if found < 0:
+        cb[cbw.GUEST_CR3] = old
+        return NO_FRAME
+    root = shadow.row_word(cb, cb[cbw.ROOT], shadow.FRAME) if cb[cbw.SHADOWING] else -1
+    emit(cb, _CR3_LOAD, found, 0, value >> 12, root, old, value)
+    return SERVED
+
+
+@compiled
+def write_cr4(cb: object, value: int) -> int:
+    """MOV to CR4: bits that the CPU does not have are refused."""
+    if value & ~CR4_ALLOWED:
+        return FAULT_GP
+    old = cb[cbw.GUEST_CR4]
+    cb[cbw.GUEST_CR4] = value
+    emit(cb, _CR_WRITE, 4, 0, -1, -1, old, value)
+    if cb[cbw.GUEST_CR0] & pg.CR0_PG and (old ^ value) & CR4_FLUSHING:
+        guest_flushed(cb)
+        if cb[cbw.SHADOWING] and (old ^ value) & pg.CR4_PSE:
+            shadow.zap_all(cb)
+    if set_paging(cb, cb[cbw.GUEST_CR0] & pg.CR0_PG != 0) < 0:
+        cb[cbw.GUEST_CR4] = old
+        return NO_FRAME
+    return SERVED
+
+
+@compiled
+def prefix_bytes(cb: object) -> int:
+    """How many prefix bytes stand before the two-byte opcode at INSN_AT; -1 if it is none."""
+    for at in range(cb[cbw.INSN_BYTES] - 1):
+        byte = load32(cb[cbw.INSN_AT] + at) & 0xFF
+        if byte == 0x0F:
+            return at
+    return -1
+
+
+@compiled
+def decode_operand(cb: object) -> tuple[int, int, int, int]:
+    """(segment, offset or register, reg field, length) of the two-byte-opcode instruction at RIP."""
+    regs = cb[cbw.ENV]
+    mode = env.code_bits(regs)
+    size = cb[cbw.INSN_BYTES]
+    next_ip = load64(regs + env.EIP)
+    return effective_offset(as_bytes(cb[cbw.INSN_AT], size), 0, mode, as_words(regs + env.REGS, 16), next_ip)
+
+
+@compiled
+def register_value(cb: object, number: int) -> int:
+    """A general register, 32 bits."""
+    return load64(cb[cbw.ENV] + env.REGS + 8 * (number & 7)) & 0xFFFF_FFFF
+
+
+@compiled
+def read_control(cb: object, number: int) -> int:
+    """The guest's value of CR0, CR3 or CR4."""
+    if number == 0:
+        return cb[cbw.GUEST_CR0]
+    if number == 3:
+        return cb[cbw.GUEST_CR3]
+    return cb[cbw.GUEST_CR4]
+
+
+@compiled
+def on_control_exit(cb: object) -> int:
+    """An intercepted access to CR0, CR3 or CR4: MOV, LMSW, SMSW or CLTS. The caller has the instruction in INSN_AT."""
+    at = prefix_bytes(cb)
+    if at < 0:
+        return TO_PYTHON
+    opcode = load32(cb[cbw.INSN_AT] + at + 1) & 0xFF
+    if opcode == OPCODE_CLTS:
+        retire(cb, at + 2)
+        return write_cr0(cb, cb[cbw.GUEST_CR0] & ~pg.CR0_TS)
+    segment, operand, field, length = decode_operand(cb)
+    if opcode == OPCODE_GROUP7:
+        if field & 7 == 6:
+            return load_machine_status(cb, segment, operand, length)
+        return store_machine_status(cb, segment, operand, length)
+    if opcode == OPCODE_MOV_FROM_CR:
+        store64(cb[cbw.ENV] + env.REGS + 8 * (operand & 7), read_control(cb, field & 7))
+        retire(cb, length)
+        return SERVED
+    if opcode != OPCODE_MOV_TO_CR:
+        return TO_PYTHON
+    return move_to_control(cb, field & 7, register_value(cb, operand), length)
+
+
+@compiled
+def move_to_control(cb: object, number: int, value: int, length: int) -> int:
+    """MOV to CR0, CR3 or CR4; nothing is changed unless it succeeds."""
+    if number == 0:
+        result = write_cr0(cb, value)
+    elif number == 3:
+        result = write_cr3(cb, value)
+    else:
+        result = write_cr4(cb, value)
+    if result == SERVED:
+        retire(cb, length)
+    return result
+
+
+@compiled
+def load_machine_status(cb: object, segment: int, operand: int, length: int) -> int:
+    """LMSW: the low four bits of CR0; PE can be set but not cleared."""
+    if segment >= 0:
+        return TO_PYTHON
+    value = register_value(cb, operand) & LMSW_BITS | cb[cbw.GUEST_CR0] & pg.CR0_PE
+    result = write_cr0(cb, cb[cbw.GUEST_CR0] & ~LMSW_BITS | value)
+    if result == SERVED:
+        retire(cb, length)
+    return result
+
+
+@compiled
+def store_machine_status(cb: object, segment: int, operand: int, length: int) -> int:
+    """SMSW to a register: with 32-bit operands all of CR0, as processors do; to memory Python serves it."""
+    if segment >= 0:
+        return TO_PYTHON
+    at = cb[cbw.ENV] + env.REGS + 8 * (operand & 7)
+    wide = env.code_bits(cb[cbw.ENV]) == 32
+    for prefix in range(prefix_bytes(cb)):
+        if load32(cb[cbw.INSN_AT] + prefix) & 0xFF == 0x66:
+            wide = not wide
+    if wide:
+        store64(at, cb[cbw.GUEST_CR0])
+    else:
+        store64(at, load64(at) & ~0xFFFF | cb[cbw.GUEST_CR0] & 0xFFFF)
+    retire(cb, length)
+    return SERVED
+
+
+@compiled
+def on_invlpg(cb: object) -> int:
+    """INVLPG: one address is no longer what the guest's TLB may have."""
+    segment, offset, _field, length = decode_operand(cb)
+    if segment < 0:
+        return FAULT_UD
+    base = load64(cb[cbw.ENV] + env.SEGMENTS + env.SEGMENT_BYTES * segment + env.BASE)
+    va = base + offset & 0xFFFF_FFFF
+    if cb[cbw.SHADOWING]:
+        shadow.sync_address(cb, va)
+    cb[cbw.CODE_EPOCH] += 1
+    cb[cbw.NEEDS_TLB_FLUSH] = 1
+    emit(cb, _INVLPG, 0, va, -1, -1, 0, 0)
+    retire(cb, length)
+    return SERVED
+
+
+@compiled
+def on_rdtsc(cb: object) -> int:
+    """RDTSC: virtual time; CR4.TSD keeps it from user code."""
+    regs = cb[cbw.ENV]
+    if cb[cbw.GUEST_CR4] & pg.CR4_TSD and env.cpl(regs) and cb[cbw.GUEST_CR0] & pg.CR0_PE:
+        return FAULT_GP
+    length = 2
+    for at in range(cb[cbw.INSN_BYTES] - 1):
+        if load32(cb[cbw.INSN_AT] + at) & 0xFFFF == 0x310F:
+            length = at + 2
+            break
+    emit(cb, _RDTSC, 0, 0, -1, -1, 0, cb[cbw.INSNS])
+    store64(regs + env.RAX, cb[cbw.INSNS] & 0xFFFF_FFFF)
+    store64(regs + env.RDX, cb[cbw.INSNS] >> 32 & 0xFFFF_FFFF)
+    retire(cb, length)
+    return SERVED
+
+
