@@ -10,7 +10,7 @@ words (72 bytes); native code writes it as words, Python reads it as `RECORD`:
     word 4  old value (guest entry, shadow entry, register)
     word 5  new value
     word 6  RIP of the guest instruction that caused it
-    word 7  its bytes 0-7; word 8: bytes 8-14 and, in the top byte, how many were read (0: not recorded)
+    word 7  its bytes 0-7; word 8: bytes 8-14 and, in the top byte, how many were read (0: not recorded), bit 7: 32-bit code
 
 This module imports nothing of the rest.
 """

@@ -86,7 +86,7 @@ STEP_ROWS = 75  # P: host address of the records of those pages (`emu.vm.step`)
 STEP_COPIES = 76  # P: host address of one page for each of them: its contents before
 STEP_TRAP = 77  # N: the guest's own trap flag
 STEP_RIP = 78  # N: where the instruction is
-SINKS = 79  # P: first of two frames that take stores without effect
+SINKS = 79  # P: host address of int64[2]: MPNs of the frames that take stores without effect
 IO_NOW = 80  # N: virtual time of the port access under way, -1 otherwise
 PENDING_FAULT = 81  # N: vector + 1 of a fault found inside a port instruction
 PENDING_ERROR = 82  # N: its error code
@@ -115,3 +115,10 @@ FAULT_CODE = 90  # N: error code of the true fault at EXIT_INFO
 SAME_FAULT = 91  # N: how often the same fault came in a row
 LAST_FAULT = 92  # N: address and code of the last fault
 POISONED_ENTRY = 93  # N: the nested entry taken away while IO_POISONED
+TSC_OFFSET = 94  # P: what the time-stamp counter shows beyond virtual time
+
+# The event that the exit under way gives the guest: found anywhere, delivered in one place (`emu.vm.handler`).
+DUE = 112  # N, P: vector + 1, 0 none
+DUE_SOURCE = 113
+DUE_ERROR = 114  # error code
+DUE_ADDRESS = 115  # of a page fault

@@ -85,7 +85,6 @@ class EntryState:
     cr4: int = 0
     rsp: int = 0
     rdx: int = 0
-    nested_root: int = 0  # MA; 0: the guest's own CR3 is walked
 
 
 RESET_STATE = EntryState(
@@ -268,7 +267,7 @@ def calibrate() -> Calibration:
     return Calibration(at, error_code, cc_op)
 
 
-def fill_vmcb(memory: MachineMemory, mpn: MPN, state: EntryState) -> None:
+def fill_vmcb(memory: MachineMemory, mpn: MPN, state: EntryState, nested_root: int = 0) -> None:
     """Write intercepts and entry state into the VMCB in frame `mpn`."""
     frame = memory.frame(mpn)
     frame[:] = 0
@@ -284,8 +283,8 @@ def fill_vmcb(memory: MachineMemory, mpn: MPN, state: EntryState) -> None:
     put(vmcb.EXCEPTION_INTERCEPTS, np.uint32, 0xFFFF_FFFF)
     put(vmcb.INTERCEPTS, np.uint64, ALL_INTERCEPTS)
     put(vmcb.GUEST_ASID, np.uint32, 1)
-    put(vmcb.NESTED_CONTROL, np.uint64, 1 if state.nested_root else 0)
-    put(vmcb.NESTED_CR3, np.uint64, state.nested_root)
+    put(vmcb.NESTED_CONTROL, np.uint64, 1 if nested_root else 0)
+    put(vmcb.NESTED_CR3, np.uint64, nested_root)
     for at in (vmcb.ES, vmcb.SS, vmcb.DS, vmcb.CS):
         segment = state.cs if at == vmcb.CS else state.data
         put(at, np.uint16, segment.selector, segment.attributes)
@@ -371,8 +370,8 @@ class Cpu:
         """CPUX86State of CONTEXT as bytes: the guest's registers at the last exit (see `emu.machine.env`)."""
         return self.engine.raw()[self._places.env :]
 
-    def enter(self, state: EntryState) -> None:
-        """Start the guest in `state` and run until the first exit that native code does not serve."""
+    def enter(self, state: EntryState, nested_root: int = 0) -> None:
+        """Start the guest in `state` under nested tables at MA `nested_root` (0: none) and run until the first stop."""
         host = self.engine.raw(self._host)
         self.engine.raw()[:] = host
         registers = self.registers
@@ -391,14 +390,11 @@ class Cpu:
             registers[at + 20 : at + 24].view(np.uint32)[0] = (attributes & 0xFF) << 8 | (attributes & 0xF00) << 12
         self.engine.uc.context_restore(self.engine.context)
         self.flush_tlb()
-        fill_vmcb(self.memory, MPN(int(self.frames[0])), state)
+        fill_vmcb(self.memory, MPN(int(self.frames[0])), state, nested_root)
         _vmrun(self.engine, self.memory, self.frames)
 
     def run(self) -> None:
-        """Let the guest go on from CONTEXT's EIP until the next stop."""
-        if self.control[cbw.MODIFIED]:
-            self.engine.uc.context_restore(self.engine.context)
-            self.control[cbw.MODIFIED] = 0
+        """Let the guest go on from CONTEXT's EIP until the next stop; CONTEXT and the engine agree."""
         eip = int(self.registers[env_at.EIP : env_at.EIP + 8].view(np.uint64)[0])
         self.engine.uc.emu_start(eip, 0)
 

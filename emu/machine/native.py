@@ -96,8 +96,19 @@ def mark_cache_complete() -> None:
 
 
 def compiled(function: Any) -> Any:
-    """The decorator of all native code: compiled on first use, kept on disk, callable from Python and from cfuncs."""
-    return njit(cache=True, error_model="numpy")(function)
+    """The decorator of all native code: compiled on first use, kept on disk, callable from Python and from cfuncs.
+
+    Numba would compile a copy of a function for every constant that a caller passes; here constants count as integers,
+    which halves the time of the first run. LLVM inlines and folds them all the same.
+    """
+    dispatcher = njit(cache=True, error_model="numpy", no_cfunc_wrapper=True)(function)
+    resolve = dispatcher.get_call_template
+
+    def resolve_without_literals(args: Any, kws: Any) -> Any:
+        return resolve(tuple(types.unliteral(arg) for arg in args), {name: types.unliteral(kws[name]) for name in kws})
+
+    dispatcher.get_call_template = resolve_without_literals
+    return dispatcher
 
 
 def _intrinsic_load(bits: int) -> Any:

@@ -60,6 +60,46 @@ def store_traced(cb: object, slot: int, at: int, pa: int, size: int, value: int)
 
 
 @compiled
+def load_block(cb: object, pa: int, target: int, size: int) -> None:
+    """Copy guest-physical memory to a host address, as a device reads it."""
+    for number in range(size):
+        store8(target + number, load_byte(cb, pa + number))
+
+
+@compiled
+def store_block(cb: object, pa: int, source: int, size: int) -> int:
+    """Copy from a host address into guest-physical memory, as a device writes it; bytes done, fewer without a frame."""
+    done = 0
+    while done < size:
+        part = min(size - done, 0x1000 - (pa + done & 0xFFF))
+        if not store_in_page(cb, pa + done, source + done, part):
+            return done
+        done += part
+    return size
+
+
+@compiled
+def store_in_page(cb: object, pa: int, source: int, size: int) -> bool:
+    """The part of `store_block` that lies in one page; false when a frame is missing."""
+    slot = pmap.slot_of(cb, pa >> 12)
+    mpn = pmap.frame_of(cb, slot)
+    if mpn < 0:
+        return False
+    if not pmap.is_writable_state(pmap.entry(cb, slot)):
+        return True
+    code.before_host_store(cb, slot)
+    page = pmap.frame_address(cb, mpn)
+    traced = cb[cbw.USE_SHADOW] and shadow.is_traced(cb, slot)
+    if traced:
+        shadow.copy_page(page, cb[cbw.CODE_COPY])
+    for number in range(size):
+        store8(page + (pa & 0xFFF) + number, load8(source + number))
+    if traced:
+        shadow.page_changed(cb, slot, cb[cbw.CODE_COPY], pa & ~0xFFF)
+    return True
+
+
+@compiled
 def linear_load(cb: object, va: int, size: int, user: bool) -> tuple[int, int]:
     """(fault, value) of a load at a linear address; `fault` is OK or a page-fault error code."""
     value = 0

@@ -101,7 +101,7 @@ def reason_to_stop(cb: object) -> int:
         return reasons.PORT_FAULT
     if cb[cbw.RESERVE_COUNT] < reasons.RESERVE_LOW or ring_is_nearly_full(cb):
         return reasons.REFILL
-    if cb[cbw.INSNS] >= cb[cbw.DEADLINE]:
+    if cb[cbw.STOPPED] or cb[cbw.INSNS] >= cb[cbw.DEADLINE]:
         return reasons.TIME
     if cb[cbw.IRQ_WAITING]:
         save_context(cb)

@@ -38,10 +38,11 @@ TASK_SWITCH = 0x100  # in place of a vector: a task gate was met
 
 @compiled
 def read_flags(cb: object) -> int:
-    """The guest's EFLAGS, arithmetic flags included, as the engine's live registers have them."""
+    """The guest's EFLAGS: from CONTEXT, but for the arithmetic flags, which only the live engine can work out."""
     store64(cb[cbw.SCRATCH], 0)
     call3(cb[cbw.FN_REG_READ], cb[cbw.ENGINE], FLAGS_REGISTER, cb[cbw.SCRATCH])
-    return load32(cb[cbw.SCRATCH])
+    kept_apart = pg.EFLAGS_ARITHMETIC | pg.EFLAGS_DF
+    return load32(cb[cbw.SCRATCH]) & kept_apart | load64(cb[cbw.ENV] + env.EFLAGS) & ~kept_apart & 0xFFFF_FFFF
 
 
 @compiled

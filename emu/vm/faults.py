@@ -10,7 +10,7 @@ from emu.events import Kind
 from emu.machine import control as cbw
 from emu.machine import paging as pg
 from emu.machine.native import compiled, load64
-from emu.vm import code, deliver, nested, pmap, shadow, step, walk
+from emu.vm import code, nested, pmap, shadow, step, walk
 from emu.vm import step_records as rec
 from emu.vm.record import emit
 
@@ -90,13 +90,3 @@ def on_nested_fault(cb: object, pa: int, seen: int) -> int:
     cb[cbw.HIDDEN_NESTED] += 1
     record_fill(cb, pa, ppn, slot, seen, old, load64(nested.leaf_address(cb, ppn, False)))
     return SERVED
-
-
-@compiled
-def deliver_fault(cb: object) -> int:
-    """Reflect the true fault that was found; what `deliver.deliver` says."""
-    if cb[cbw.STEPPING]:
-        step.finish(cb)
-    return deliver.deliver(cb, deliver.PF, deliver.EXCEPTION, cb[cbw.FAULT_CODE], cb[cbw.EXIT_INFO])
-
-

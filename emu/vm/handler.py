@@ -48,12 +48,30 @@ def fetch_instruction(cb: object) -> None:
 
 
 @compiled
-def deliver_or_stop(cb: object, vector: int, source: int, error: int, address: int) -> None:
-    """Deliver an event; a triple fault or what the engine cannot carry stops the VM."""
+def raise_event(cb: object, vector: int, source: int, error: int, address: int) -> None:
+    """Have an event delivered once the exit is dealt with."""
+    cb[cbw.DUE] = vector + 1
+    cb[cbw.DUE_SOURCE] = source
+    cb[cbw.DUE_ERROR] = error
+    cb[cbw.DUE_ADDRESS] = address
+
+
+@compiled
+def raise_fault(cb: object, vector: int) -> None:
+    """The same for an exception with error code 0 or none."""
+    raise_event(cb, vector, deliver.EXCEPTION, 0, 0)
+
+
+@compiled
+def deliver_due(cb: object) -> None:
+    """Deliver the event that is due; a triple fault or what the engine cannot carry stops the VM."""
+    if not cb[cbw.DUE]:
+        return
+    vector = cb[cbw.DUE] - 1
+    cb[cbw.DUE] = 0
     if cb[cbw.STEPPING]:
         step.finish(cb)
-    cb[cbw.EXIT_CODE] = vector
-    result = deliver.deliver(cb, vector, source, error, address)
+    result = deliver.deliver(cb, vector, cb[cbw.DUE_SOURCE], cb[cbw.DUE_ERROR], cb[cbw.DUE_ADDRESS])
     if result == deliver.SHUTDOWN:
         stop(cb, reasons.SHUTDOWN)
     elif result == deliver.UNSUPPORTED:
@@ -94,7 +112,7 @@ def on_memory_exit(cb: object, number: int) -> None:
     if result == faults.NO_FRAME:
         stop(cb, reasons.REFILL)
     elif result == faults.TRUE_FAULT:
-        deliver_or_stop(cb, deliver.PF, deliver.EXCEPTION, cb[cbw.FAULT_CODE], cb[cbw.EXIT_INFO])
+        raise_event(cb, deliver.PF, deliver.EXCEPTION, cb[cbw.FAULT_CODE], cb[cbw.EXIT_INFO])
 
 
 @compiled
@@ -104,11 +122,10 @@ def on_exception_exit(cb: object, vector: int) -> None:
         step.clear_single_step_status(cb)
         traced = cb[cbw.STEP_TRAP]
         step.finish(cb)
-        cb[cbw.INSNS] += 0
         if not traced:
             return
     error = load32(cb[cbw.ERROR_CODE]) & 0xFFFF if deliver.HAS_ERROR_CODE >> vector & 1 else 0
-    deliver_or_stop(cb, vector, deliver.EXCEPTION, error, 0)
+    raise_event(cb, vector, deliver.EXCEPTION, error, 0)
 
 
 @compiled
@@ -122,9 +139,9 @@ def on_register_exit(cb: object, number: int) -> None:
         result = registers.on_control_exit(cb)
     clock.refresh_tag(cb)
     if result == registers.FAULT_GP:
-        deliver_or_stop(cb, deliver.GP, deliver.EXCEPTION, 0, 0)
+        raise_fault(cb, deliver.GP)
     elif result == registers.FAULT_UD:
-        deliver_or_stop(cb, deliver.UD, deliver.EXCEPTION, 0, 0)
+        raise_fault(cb, deliver.UD)
     elif result == registers.NO_FRAME:
         stop(cb, reasons.REFILL)
     elif result == registers.TO_PYTHON:
@@ -143,7 +160,7 @@ def undo_port_instruction(cb: object) -> None:
         store64(cb[cbw.MEMORY] + cb[cbw.NESTED_ROOT], cb[cbw.POISONED_ENTRY])
     cb[cbw.NEEDS_TLB_FLUSH] = 1
     fetch_instruction(cb)
-    deliver_or_stop(cb, vector, deliver.EXCEPTION, error, cb[cbw.EXIT_INFO])
+    raise_event(cb, vector, deliver.EXCEPTION, error, cb[cbw.EXIT_INFO])
 
 
 @compiled
@@ -154,7 +171,7 @@ def dispatch(cb: object, number: int) -> None:
     elif number == vmcb.EXIT_EXCEPTION + deliver.PF or number == vmcb.EXIT_NESTED_FAULT:
         on_memory_exit(cb, number)
     elif number < vmcb.EXIT_BASE:
-        deliver_or_stop(cb, number, deliver.SOFTWARE, 0, 0)
+        raise_event(cb, number, deliver.SOFTWARE, 0, 0)
     elif vmcb.EXIT_EXCEPTION <= number < vmcb.EXIT_EXCEPTION + 32:
         on_exception_exit(cb, number - vmcb.EXIT_EXCEPTION)
     elif number < vmcb.EXIT_DR_READ or number == vmcb.EXIT_INVLPG or number == vmcb.EXIT_RDTSC:
@@ -175,6 +192,7 @@ def serve_exit(cb: object, number: int) -> None:
     if needs_bytes or number == vmcb.EXIT_INVLPG or number == vmcb.EXIT_RDTSC:
         fetch_instruction(cb)
     dispatch(cb, number)
+    deliver_due(cb)
     finish(cb)
 
 
@@ -192,12 +210,12 @@ def finish(cb: object) -> None:
 
 
 @compiled
-def wait_for_python(cb: object, source: int) -> None:
-    """After Python served something: deliver what it asks for (used by `emu.vm.exits`)."""
-    if source == deliver.HARDWARE:
-        deliver_or_stop(cb, cb[cbw.EXIT_CODE], source, 0, 0)
-    else:
-        deliver_or_stop(cb, cb[cbw.EXIT_CODE], source, cb[cbw.PENDING_ERROR], cb[cbw.EXIT_INFO])
+def inject(cb: object) -> int:
+    """Deliver what Python made due while the engine is stopped; the reason why the guest cannot go on, RUNNING if it can."""
+    deliver_due(cb)
+    reason = cb[cbw.REASON]
+    cb[cbw.REASON] = reasons.RUNNING
+    return reason
 
 
 # ---- ports ----------------------------------------------------------------------------------------------------------

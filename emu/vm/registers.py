@@ -310,9 +310,10 @@ def on_rdtsc(cb: object) -> int:
         if load32(cb[cbw.INSN_AT] + at) & 0xFFFF == 0x310F:
             length = at + 2
             break
-    emit(cb, _RDTSC, 0, 0, -1, -1, 0, cb[cbw.INSNS])
-    store64(regs + env.RAX, cb[cbw.INSNS] & 0xFFFF_FFFF)
-    store64(regs + env.RDX, cb[cbw.INSNS] >> 32 & 0xFFFF_FFFF)
+    counter = cb[cbw.INSNS] + cb[cbw.TSC_OFFSET]
+    emit(cb, _RDTSC, 0, 0, -1, -1, 0, counter)
+    store64(regs + env.RAX, counter & 0xFFFF_FFFF)
+    store64(regs + env.RDX, counter >> 32 & 0xFFFF_FFFF)
     retire(cb, length)
     return SERVED
 

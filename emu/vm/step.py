@@ -54,7 +54,7 @@ def open_page(cb: object, va: int, slot: int, purpose: int, user: int) -> bool:
     page = pmap.frame_address(cb, pmap.entry(cb, slot) & pmap.MPN_MASK)
     mpn = load64(at) >> 12 & (pg.FRAME_MASK >> 12)
     if purpose == rec.DISCARD:
-        mpn = cb[cbw.SINKS] + index
+        mpn = load64(cb[cbw.SINKS] + 8 * index)
         shadow.copy_page(page, pmap.frame_address(cb, mpn))
     else:
         shadow.copy_page(page, cb[cbw.STEP_COPIES] + (index << 12))

@@ -1,0 +1,72 @@
+"""Python's view of a guest's registers: the fields of CONTEXT (`emu.machine.env`), by name.
+
+Valid while the VM is stopped. Whoever writes a register sets MODIFIED in the control block; `RegisterFile` does.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from emu.machine import control as cbw
+from emu.machine import env
+
+GENERAL = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
+SEGMENT_NAMES = ("es", "cs", "ss", "ds", "fs", "gs")
+ONES32 = 0xFFFF_FFFF
+
+
+class RegisterFile:
+    """Registers of a 32-bit guest; general registers are numbered as in instructions (EAX ECX EDX EBX ESP ...)."""
+
+    def __init__(self, context: np.ndarray, control: np.ndarray) -> None:
+        usable = len(context) // 8 * 8
+        self._words = memoryview(context[:usable]).cast("B").cast("Q")
+        self._halves = memoryview(context[:usable]).cast("B").cast("I")
+        self._control = control
+
+    def general(self, number: int) -> int:
+        """A general register, 32 bits."""
+        return self._words[number] & ONES32
+
+    def set_general(self, number: int, value: int) -> None:
+        """Write a general register; like a 32-bit instruction, it clears what lies above."""
+        self._words[number] = value & ONES32
+        self._control[cbw.MODIFIED] = 1
+
+    @property
+    def eip(self) -> int:
+        """The instruction pointer, an offset into CS."""
+        return self._words[env.EIP // 8] & ONES32
+
+    @property
+    def linear_ip(self) -> int:
+        """The linear address of the instruction at CS:EIP."""
+        return self.segment_base(1) + self.eip & ONES32
+
+    @property
+    def flags(self) -> int:
+        """EFLAGS without the arithmetic flags and DF, which the engine keeps apart."""
+        return self._words[env.EFLAGS // 8] & ONES32
+
+    @property
+    def cpl(self) -> int:
+        """Current privilege level."""
+        return self._halves[env.HFLAGS // 4] & env.HF_CPL
+
+    @property
+    def code_bits(self) -> int:
+        """16 or 32: the default operand size."""
+        return 32 if self._halves[env.HFLAGS // 4] & env.HF_CS32 else 16
+
+    @property
+    def cr2(self) -> int:
+        """The address of the guest's last page fault."""
+        return self._words[env.CR2 // 8] & ONES32
+
+    def selector(self, segment: int) -> int:
+        """The selector in a segment register (0..5: ES CS SS DS FS GS)."""
+        return self._halves[(env.SEGMENTS + env.SEGMENT_BYTES * segment) // 4]
+
+    def segment_base(self, segment: int) -> int:
+        """The base of a segment register."""
+        return self._words[(env.SEGMENTS + env.SEGMENT_BYTES * segment + env.BASE) // 8]

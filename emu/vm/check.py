@@ -1,0 +1,271 @@
+"""The auditor: walks everything that maps memory for a VM and asserts the invariants of pmap, shadow and nested tables.
+
+Slow and plain on purpose. It looks at the tables from outside: what an entry may grant is worked out again from the
+guest's own entries, not with the functions that made it. Tests call it after every run of a VM.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from emu.errors import BrokenInvariantError
+from emu.machine import control as cbw
+from emu.machine import paging as pg
+from emu.machine.memory import FrameUse
+from emu.units import PAGE_BYTES
+from emu.vm import nested_pool, pmap, shadow
+from emu.vm import step_records as rec
+from emu.vm.state import VmState
+
+ENTRIES = shadow.ENTRIES
+NX = 1 << 63
+WORD = (1 << 64) - 1
+
+
+def require(condition: object, message: str) -> None:
+    """Raise BrokenInvariantError unless the condition holds."""
+    if not condition:
+        raise BrokenInvariantError(message)
+
+
+def check(state: VmState) -> None:
+    """Assert every invariant of one VM and of the frame table; raises BrokenInvariantError naming what is broken."""
+    state.memory.frames.check()
+    _check_pmap(state)
+    _check_frames(state)
+    entries = list(_shadow_entries(state))
+    opened = _opened_entries(state)
+    for row, index, value in entries:
+        if _address(state, row, index) not in opened:
+            _check_shadow_entry(state, row, index, value)
+    _check_lists(state, entries)
+    _check_nested(state, opened)
+
+
+# ---- pmap and frames ------------------------------------------------------------------------------------------------
+
+
+def _states(state: VmState) -> np.ndarray:
+    return state.pmap >> pmap.STATE_SHIFT & pmap.STATE_MASK
+
+
+def _check_pmap(state: VmState) -> None:
+    """pmap invariant 1: PRESENT pages have frames of their own, recorded for them."""
+    present = np.flatnonzero(_states(state) == pmap.PRESENT_PAGE)
+    frames = state.pmap[present] & pmap.MPN_MASK
+    records = state.memory.frames.records[frames]
+    require(len(np.unique(frames)) == len(frames), "pmap 1: two pages share a frame")
+    require(np.all(records["owner"] == state.number), "pmap 1: a page's frame belongs to someone else")
+    require(np.all(records["use"] == FrameUse.GUEST), "pmap 1: a page's frame is not marked as guest memory")
+    require(np.all(records["ppn"] == present), "pmap 1: a frame is recorded for another page")
+    require(np.all(records["references"] == 1), "pmap 1: a private frame has not exactly one reference")
+
+
+def _check_frames(state: VmState) -> None:
+    """The frames that the table gives to the VM are the ones it knows of, use by use."""
+    records = state.memory.frames.records
+    mine = records["owner"] == state.number
+    guest = state.pmap[_states(state) == pmap.PRESENT_PAGE] & pmap.MPN_MASK
+    rows = state.rows[:, shadow.FRAME]
+    tables = np.concatenate([rows[rows >= 0], nested_pool.table_frames(state)])
+    reserve = state.reserve[: int(state.control[cbw.RESERVE_COUNT])]
+    for use, known in ((FrameUse.GUEST, guest), (FrameUse.TABLE, tables), (FrameUse.RESERVE, reserve)):
+        recorded = np.flatnonzero(mine & (records["use"] == use))
+        require(np.array_equal(recorded, np.sort(known)), f"frames: those in use as {use.name} are not the VM's own")
+    require(len(tables) - np.sum(rows >= 0) == int(state.control[cbw.NESTED_PAGES]), "frames: nested tables miscounted")
+
+
+# ---- shadow tables --------------------------------------------------------------------------------------------------
+
+
+def _table(state: VmState, mpn: int) -> np.ndarray:
+    return state.memory.words[mpn * ENTRIES : (mpn + 1) * ENTRIES]
+
+
+def _address(state: VmState, row: int, index: int) -> int:
+    return state.memory.address + int(state.rows[row, shadow.FRAME]) * PAGE_BYTES + 8 * index
+
+
+def _opened_entries(state: VmState) -> set[int]:
+    """Entries that an instruction under way has open (`emu.vm.step`)."""
+    words = state.step_rows.view(np.int64).reshape(-1, rec.BYTES // 8)
+    return {int(words[number, rec.ENTRY // 8]) for number in range(int(state.control[cbw.STEPPING]))}
+
+
+def _shadow_entries(state: VmState) -> Iterator[tuple[int, int, int]]:
+    """(row, index, entry) of every present entry of every row in use."""
+    for row in np.flatnonzero(state.rows[:, shadow.IN_USE]):
+        words = _table(state, int(state.rows[row, shadow.FRAME]))
+        for index in np.flatnonzero(words & pg.PRESENT):
+            yield int(row), int(index), int(words[index]) & WORD
+
+
+def _check_shadow_entry(state: VmState, row: int, index: int, value: int) -> None:
+    role = int(state.rows[row, shadow.ROLE])
+    target = int(state.links[row * ENTRIES + index, 2])
+    if role & shadow.LEVEL_MASK == 1:
+        _check_leaf(state, row, index, value, target)
+        return
+    child = state.rows[target]
+    require(child[shadow.IN_USE], f"shadow 4: row {row} points at row {target}, which is free")
+    frame = (value & pg.FRAME_MASK) >> 12
+    require(frame == int(child[shadow.FRAME]), f"shadow 4: entry {index} of row {row} is not its child's frame")
+    child_level = int(child[shadow.ROLE]) & shadow.LEVEL_MASK
+    require(child_level == (role & shadow.LEVEL_MASK) - 1, f"shadow 4: row {row} has a child of level {child_level}")
+    if child_level == 1:
+        _check_directory_entry(state, row, index, child)
+
+
+def _check_directory_entry(state: VmState, row: int, index: int, child: np.ndarray) -> None:
+    """A shadow directory entry leads to what the guest's PDE leads to, with its rights and no more."""
+    quadrant = int(state.rows[row, shadow.ROLE]) >> shadow.QUADRANT_SHIFT & 3
+    pde = _guest_word(state, int(state.rows[row, shadow.CHAIN]), quadrant * 256 + index // 2)
+    role = int(child[shadow.ROLE])
+    rights = role >> shadow.ACCESS_SHIFT & (pg.WRITABLE | pg.USER)
+    where = f"row {row} entry {index} (guest PDE {pde:08x})"
+    require(pde & pg.PRESENT, f"shadow 2: {where} is present")
+    require(not rights & ~pde, f"shadow 2: {where} inherits more than the guest grants")
+    if role & shadow.DIRECT:
+        first = (pde & pg.LARGE32_FRAME) >> 12 | (pde & pg.LARGE32_HIGH) >> 13 << 20
+        require(int(child[shadow.PPN]) == first + index % 2 * ENTRIES, f"shadow 1: {where} maps other pages")
+    else:
+        require(int(child[shadow.CHAIN]) == _slot(state, pde >> 12), f"shadow 1: {where} leads to another table")
+        require(role >> shadow.QUADRANT_SHIFT & 3 == index % 2, f"shadow 1: {where} leads to the other half")
+
+
+def _slot(state: VmState, ppn: int) -> int:
+    return int(pmap.slot_of(state.control, ppn))
+
+
+def _guest_word(state: VmState, slot: int, index: int) -> int:
+    """A 32-bit entry of a guest table as the shadow knows it: an out-of-sync table counts as last read."""
+    copies = np.flatnonzero(state.unsync_rows == slot + 1)
+    if len(copies):
+        page = state.unsync_copies[int(copies[0]) * PAGE_BYTES :][:PAGE_BYTES]
+    else:
+        word = int(state.pmap[slot])
+        if word >> pmap.STATE_SHIFT & pmap.STATE_MASK == pmap.UNALLOCATED:
+            return 0
+        mpn = word & pmap.MPN_MASK
+        page = state.memory.bytes[mpn * PAGE_BYTES : (mpn + 1) * PAGE_BYTES]
+    return int(page.view(np.uint32)[index])
+
+
+def _granted(state: VmState, row: int, index: int) -> tuple[int, int, bool]:
+    """(slot, access, has a D bit to wait for): what guest tables grant where a leaf stands, worked out here."""
+    chain, role = int(state.rows[row, shadow.CHAIN]), int(state.rows[row, shadow.ROLE])
+    rights = role >> shadow.ACCESS_SHIFT & (pg.WRITABLE | pg.USER)
+    if role & shadow.DIRECT:  # a row without WRITABLE may stand for a clean 4 MB page: then it is never written through
+        return _slot(state, int(state.rows[row, shadow.PPN]) + index), rights | pg.DIRTY, False
+    pte = _guest_word(state, chain, (role >> shadow.QUADRANT_SHIFT & 3) * ENTRIES + index)
+    require(pte & pg.PRESENT, f"shadow 2: a leaf of row {row} stands for guest PTE {pte:08x}, which is not present")
+    return _slot(state, pte >> 12), pte & rights | pte & pg.DIRTY, True
+
+
+def _check_leaf(state: VmState, row: int, index: int, value: int, target: int) -> None:
+    slot, access, has_dirty = _granted(state, row, index)
+    word = int(state.pmap[slot])
+    where = f"leaf {index} of row {row} (slot {slot:#x}, entry {value:#x})"
+    require(slot == target, f"shadow 1: {where} is listed under slot {target:#x}")
+    require((value & pg.FRAME_MASK) >> 12 == word & pmap.MPN_MASK, f"shadow 1: {where} maps another frame")
+    require(value & NX or word & pmap.EXECUTED, f"shadow 3: {where} is executable, its page is data")
+    require(not value & pg.USER or access & pg.USER, f"shadow 2: {where} lets the user in")
+    if not value & pg.WRITABLE:
+        return
+    write_protect = int(state.rows[row, shadow.ROLE]) & shadow.WRITE_PROTECT
+    supervisor_only = not value & pg.USER and not write_protect
+    require(access & pg.WRITABLE or supervisor_only, f"shadow 2: {where} is writable, the guest's is not")
+    table_keeps_bits = int(state.pmap[int(state.rows[row, shadow.CHAIN])]) >> pmap.STATE_SHIFT & pmap.STATE_MASK
+    waits = has_dirty and table_keeps_bits == pmap.PRESENT_PAGE
+    require(access & pg.DIRTY or not waits, f"shadow 2: {where} is writable, the guest's D bit is not set")
+    _check_writable_page(state, slot, where)
+
+
+def _check_writable_page(state: VmState, slot: int, where: str) -> None:
+    word = int(state.pmap[slot])
+    kind = word >> pmap.STATE_SHIFT & pmap.STATE_MASK
+    require(kind == pmap.PRESENT_PAGE, f"shadow 2: {where} is writable, its page is {pmap.STATE_NAMES[kind]}")
+    require(not word & pmap.EXECUTED or word & pmap.MIXED, f"shadow 2: {where} is writable, its page is code")
+    require(not _is_synced_table(state, slot), f"shadow 2: {where} is writable, its page is a traced table")
+
+
+def _is_synced_table(state: VmState, slot: int) -> bool:
+    """Whether a row mirrors the page entry by entry and relies on seeing its stores."""
+    if np.any(state.unsync_rows == slot + 1):
+        return False
+    rows = state.rows[(state.rows[:, shadow.IN_USE] != 0) & (state.rows[:, shadow.CHAIN] == slot)]
+    roles = rows[:, shadow.ROLE]
+    return bool(np.any(((roles & shadow.DIRECT) == 0) & ((roles & shadow.LEVEL_MASK) != 3)))
+
+
+def _check_lists(state: VmState, entries: list[tuple[int, int, int]]) -> None:
+    """shadow 4: each present entry is on the list of its target, once, and nothing else is."""
+    levels = state.rows[:, shadow.ROLE] & shadow.LEVEL_MASK
+    leaves: Counter[tuple[int, int]] = Counter()
+    parents: Counter[tuple[int, int]] = Counter()
+    for row, index, _value in entries:
+        link = row * ENTRIES + index
+        (leaves if levels[row] == 1 else parents)[int(state.links[link, 2]), link] += 1
+    found_leaves = Counter((int(slot), link) for slot in np.flatnonzero(state.rmap) for link in _list(state, state.rmap[slot]))
+    heads = state.rows[:, shadow.PARENTS]
+    in_use = np.flatnonzero(state.rows[:, shadow.IN_USE])
+    found_parents = Counter((int(row), link) for row in in_use for link in _list(state, heads[row]))
+    require(leaves == found_leaves, "shadow 4: the lists of pages and the leaves disagree")
+    require(parents == found_parents, "shadow 4: the lists of rows and the directory entries disagree")
+    require(len(in_use) == int(state.control[cbw.SHADOW_USED]), "shadow 4: rows in use miscounted")
+    chained = sum(1 for slot in np.flatnonzero(state.tables) for _ in _rows_of(state, int(slot)))
+    require(chained == len(in_use), "shadow 4: a row in use is on no guest table's list")
+
+
+def _list(state: VmState, head: int) -> Iterator[int]:
+    link, before = int(head) - 1, 0
+    while link >= 0:
+        require(int(state.links[link, 1]) == before, f"shadow 4: link {link} does not point back")
+        yield link
+        before, link = link + 1, int(state.links[link, 0]) - 1
+
+
+def _rows_of(state: VmState, slot: int) -> Iterator[int]:
+    row = int(state.tables[slot]) - 1
+    while row >= 0:
+        require(state.rows[row, shadow.IN_USE], f"shadow 4: free row {row} is on the list of slot {slot:#x}")
+        require(int(state.rows[row, shadow.CHAIN]) == slot, f"shadow 4: row {row} is on another slot's list")
+        yield row
+        row = int(state.rows[row, shadow.NEXT_IN_SLOT]) - 1
+
+
+# ---- nested tables --------------------------------------------------------------------------------------------------
+
+
+def _nested_leaves(state: VmState) -> Iterator[tuple[int, int, int]]:
+    """(PPN, entry, host address) of every present nested leaf."""
+    level = [(int(state.control[cbw.NESTED_ROOT]) // PAGE_BYTES, 0)]
+    for _ in range(3):
+        level = [
+            (int(words[index]) >> 12 & pg.FRAME_MASK >> 12, prefix << 9 | int(index))
+            for mpn, prefix in level
+            for words in [_table(state, mpn)]
+            for index in np.flatnonzero(words & pg.PRESENT)
+        ]
+    for mpn, prefix in level:
+        words = _table(state, mpn)
+        for index in np.flatnonzero(words & pg.PRESENT):
+            address = state.memory.address + mpn * PAGE_BYTES + 8 * int(index)
+            yield prefix << 9 | int(index), int(words[index]) & WORD, address
+
+
+def _check_nested(state: VmState, opened: set[int]) -> None:
+    for ppn, value, address in _nested_leaves(state):
+        if address in opened:
+            continue
+        word = int(state.pmap[_slot(state, ppn)])
+        where = f"nested leaf of PPN {ppn:#x} (entry {value:#x})"
+        require((value & pg.FRAME_MASK) >> 12 == word & pmap.MPN_MASK, f"pmap 2: {where} maps another frame")
+        require(value & NX or word & pmap.EXECUTED, f"pmap 2: {where} is executable, its page is data")
+        if value & pg.WRITABLE:
+            kind = word >> pmap.STATE_SHIFT & pmap.STATE_MASK
+            require(kind == pmap.PRESENT_PAGE, f"pmap 2: {where} is writable, its page is {pmap.STATE_NAMES[kind]}")
+            require(not word & pmap.EXECUTED or word & pmap.MIXED, f"pmap 2: {where} is writable, its page is code")

@@ -1,0 +1,150 @@
+"""What one VM consists of in memory: its control block, the arrays that the block points to, its frames.
+
+Native code reaches all of it through the control block (`emu.machine.control`); Python through the attributes here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from emu import events
+from emu.config import Mmu, VmConfig
+from emu.machine import control as cbw
+from emu.machine.memory import FrameUse, MachineMemory
+from emu.units import KIB, PAGE_BYTES, pages_of
+from emu.vm import clock, pmap, step_records
+from emu.vm.shadow import ENTRIES, LINK_WORDS, NEXT_FREE, ROW_WORDS
+from emu.vm.shadow import FRAME as ROW_FRAME
+
+VIDEO_FIRST_PPN = 640 * KIB // PAGE_BYTES  # from here to the ROM: nothing on this board
+ROM_END_PPN = 1024 * KIB // PAGE_BYTES
+ONE_MIB_PAGES = 1024 * KIB // PAGE_BYTES
+NO_ROW = -1
+NEVER_FULL = 1 << 62
+FIXED_FRAMES = 8  # absent page, sinks, empty table, nested root, those of the CPU
+SPARE_FRAMES = 64
+
+
+def frames_needed(config: VmConfig, rom_bytes: int) -> int:
+    """Frames of machine memory that a VM may use at the most, with its reserve."""
+    tables = config.shadow_pages + config.nested_tables
+    pages = config.memory_bytes // PAGE_BYTES + pages_of(rom_bytes)
+    return pages + tables + config.reserve_frames + FIXED_FRAMES + SPARE_FRAMES
+
+
+class VmState:
+    """The arrays of one VM. `number` is its number in the frame table and in events."""
+
+    def __init__(self, memory: MachineMemory, config: VmConfig, rom: bytes, number: int) -> None:
+        self.memory = memory
+        self.config = config
+        self.number = number
+        self.control = np.zeros(cbw.WORDS, np.int64)
+        self.ram_pages = config.memory_bytes // PAGE_BYTES
+        self.slots = self.ram_pages + 1
+        self.pmap = np.zeros(self.slots, np.int64)
+        self.rmap = np.zeros(self.slots, np.int32)
+        self.tables = np.zeros(self.slots, np.int32)
+        self.reserve = np.zeros(config.reserve_frames, np.int64)
+        self.rows = np.zeros((config.shadow_pages, ROW_WORDS), np.int32)
+        self.links = np.zeros((config.shadow_pages * ENTRIES, LINK_WORDS), np.int32)
+        self.unsync_rows = np.zeros(config.unsync_tables, np.int32)
+        self.unsync_copies = np.zeros(config.unsync_tables * PAGE_BYTES, np.uint8)
+        self.step_rows = np.zeros(step_records.LIMIT * step_records.BYTES, np.uint8)
+        self.step_copies = np.zeros(step_records.LIMIT * PAGE_BYTES, np.uint8)
+        self.blocks = np.zeros(clock.TABLE_ENTRIES * clock.ENTRY_BYTES, np.uint8)
+        self.code_copy = np.zeros(2 * PAGE_BYTES, np.uint8)
+        self.insn = np.zeros(16, np.uint8)
+        self.counters = np.zeros(events.NUMBER_OF_KINDS, np.int64)
+        self.ring = np.zeros(config.event_rows if config.events else 1, events.RECORD)
+        self._drained = 0
+        self.fixed_frames = memory.allocate(5, number, FrameUse.VMM)
+        self.rom_frames = memory.allocate(pages_of(len(rom)), number, FrameUse.VMM)
+        self._lay_out_pmap(rom)
+        self._fill_control()
+
+    def _lay_out_pmap(self, rom: bytes) -> None:
+        absent = int(self.fixed_frames[0])
+        self.memory.frame(absent)[:] = 0xFF
+        self.pmap[VIDEO_FIRST_PPN:ROM_END_PPN] = pmap.ABSENT << pmap.STATE_SHIFT
+        self.pmap[-1] = absent | pmap.ABSENT << pmap.STATE_SHIFT
+        first = ROM_END_PPN - len(self.rom_frames)
+        for number, mpn in enumerate(self.rom_frames):
+            part = np.frombuffer(rom, np.uint8)[number * PAGE_BYTES : (number + 1) * PAGE_BYTES]
+            self.memory.frame(int(mpn))[: len(part)] = part
+            self.pmap[first + number] = int(mpn) | pmap.ROM << pmap.STATE_SHIFT
+        self.control[cbw.ROM_FIRST] = first
+        self.control[cbw.ROM_PAGES] = len(self.rom_frames)
+
+    def _fill_control(self) -> None:
+        self.rows[:, ROW_FRAME] = -1
+        self.rows[:, NEXT_FREE] = np.arange(2, len(self.rows) + 2)
+        self.rows[-1, NEXT_FREE] = 0
+        self.sinks = self.fixed_frames[1:3].astype(np.int64)
+        empty, nested = (int(mpn) for mpn in self.fixed_frames[3:])
+        arrays = {
+            cbw.PMAP: self.pmap,
+            cbw.RMAP: self.rmap,
+            cbw.TABLES: self.tables,
+            cbw.RESERVE: self.reserve,
+            cbw.FRAMES: self.memory.frames.records,
+            cbw.SHADOW_ROWS: self.rows,
+            cbw.LINKS: self.links,
+            cbw.UNSYNC_ROWS: self.unsync_rows,
+            cbw.UNSYNC_COPIES: self.unsync_copies,
+            cbw.STEP_ROWS: self.step_rows,
+            cbw.STEP_COPIES: self.step_copies,
+            cbw.SINKS: self.sinks,
+            cbw.BLOCKS: self.blocks,
+            cbw.CODE_COPY: self.code_copy,
+            cbw.INSN_AT: self.insn,
+            cbw.EVENTS: self.ring,
+            cbw.COUNTERS: self.counters,
+        }
+        words = {
+            cbw.SLOTS: self.slots,
+            cbw.ABSENT: self.ram_pages,
+            cbw.RAM_PAGES: self.ram_pages,
+            cbw.NESTED_ROOT: nested * PAGE_BYTES,
+            cbw.EMPTY_ROOT: empty * PAGE_BYTES,
+            cbw.VM_ID: self.number,
+            cbw.USE_SHADOW: int(self.config.mmu is Mmu.SHADOW),
+            cbw.SHADOW_MAX: len(self.rows),
+            cbw.SHADOW_FREE: 1,
+            cbw.ROOT: NO_ROW,
+            cbw.UNSYNC_MAX: len(self.unsync_rows),
+            cbw.BLOCK_PC: -1,
+            cbw.IO_NOW: -1,
+            cbw.EVENTS_MASK: len(self.ring) - 1,
+            cbw.EVENT_LIMIT: len(self.ring) if self.config.events else NEVER_FULL,
+            cbw.EVENT_SELECTION: events.selection_mask(tuple(sorted(self.config.events))) if self.config.events else 0,
+            cbw.EVENT_INSNS: int(bool(self.config.events) and self.config.record_insns),
+        }
+        for word, array in arrays.items():
+            self.control[word] = array.ctypes.data
+        for word, value in words.items():
+            self.control[word] = value
+
+    def refill(self) -> None:
+        """Fill the frame reserve; raises MachineMemoryError when the machine has no frame left for it."""
+        have = int(self.control[cbw.RESERVE_COUNT])
+        wanted = min(len(self.reserve) - have, self.memory.frames.free_count)
+        taken = self.memory.allocate(wanted, self.number, FrameUse.RESERVE) if wanted else self.reserve[:0]
+        # Native code takes from the end: what was already there goes first, so frames are used in order of MPN.
+        self.reserve[wanted : wanted + have] = self.reserve[:have].copy()
+        self.reserve[:wanted] = taken[::-1]
+        self.control[cbw.RESERVE_COUNT] = have + wanted
+
+    def drain_events(self) -> np.ndarray:
+        """The records written since the last call, oldest first, as a `RECORD` array of their own."""
+        written = int(self.control[cbw.EVENT_COUNT])
+        numbers = np.arange(self._drained, written) & (len(self.ring) - 1)
+        self._drained = written
+        if self.config.events:
+            self.control[cbw.EVENT_LIMIT] = written + len(self.ring)
+        return self.ring[numbers]
+
+    def release(self) -> None:
+        """Give every frame of the VM back."""
+        owned = np.flatnonzero(self.memory.frames.records["owner"] == self.number)
+        self.memory.release(owned)

@@ -1,0 +1,354 @@
+"""One virtual machine: memory, processor and board, and the loop that runs them.
+
+    new --reset()--> ready --run()--> running --exit, time, interrupt--> running ... --> stopped (a `Stop`)
+
+Virtual time is the count of retired guest instructions; over a HLT it jumps to the next event of the board. Nothing here
+reads the host's clock.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from emu.config import VmConfig
+from emu.devices.board import NEVER, Board, BoardSettings
+from emu.errors import BrokenInvariantError, MachineMemoryError
+from emu.events import Kind
+from emu.machine import control as cbw
+from emu.machine import paging, vmcb
+from emu.machine.cpu import RESET_STATE, Cpu
+from emu.machine.memory import FrameUse, MachineMemory
+from emu.machine.regfile import RegisterFile
+from emu.units import PAGE_BYTES
+from emu.vm import access, clock, deliver, exits, handler, nested_pool, reasons, record, shadow
+from emu.vm.exits import ExitContext, Outcome, Stop
+from emu.vm.state import NO_ROW, VmState
+
+SLICE_INSNS = 1_000_000  # of virtual time between two looks at the outside world: some 10 ms
+OPCODE_HLT = 0xF4
+INPUT_INSNS = 1000  # between two bytes of serial input: about 100,000 baud
+PORT_READ = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+PORT_WRITE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+
+
+class Console(Protocol):
+    """The other end of the VM's serial line, and whoever watches the run."""
+
+    def write(self, data: bytes) -> None:
+        """The guest sent bytes on COM1."""
+
+    def write_debug(self, data: bytes) -> None:
+        """The guest wrote bytes to the debug port 0xE9."""
+
+    def poll(self) -> bytes:
+        """Input for COM1 that is there now, empty if none; called at the same virtual times in every run."""
+
+    def wait(self) -> bool:
+        """Wait for input; false if none can come any more."""
+
+
+class VirtualMachine:
+    """A guest and what it runs on. `memory` is the machine's; `number` tells VMs apart in it."""
+
+    def __init__(
+        self,
+        memory: MachineMemory,
+        config: VmConfig,
+        *,
+        rom: bytes,
+        firmware_files: dict[str, bytes],
+        console: Console,
+        on_events: Callable[[np.ndarray], None] | None = None,
+        number: int = 1,
+    ) -> None:
+        self.config = config
+        self.state = VmState(memory, config, rom, number)
+        self.control = self.state.control
+        self.cpu = Cpu(memory, self.control, number)
+        self.registers = RegisterFile(self.cpu.registers, self.control)
+        self.console = console
+        self._on_events = on_events
+        self._context = ExitContext(self.control, self.registers, self.state.insn)
+        self._limit = NEVER  # of retired instructions
+        self._idle_insns = 0  # virtual time that passed in HLT
+        self._input = bytearray()
+        self._input_due = 0  # virtual time at which the next byte may arrive
+        self._failure: BaseException | None = None
+        self._stop: Stop | None = None
+        self._wants_reset = False
+        self.no_reboot = False
+        settings = BoardSettings(
+            insns_per_second=config.insns_per_second,
+            memory_bytes=config.memory_bytes,
+            start_time=config.start_time,
+            firmware_files=firmware_files,
+        )
+        self.board = Board(settings, clock=self, memory=self, signals=self)
+        self._install_hooks()
+        self.state.refill()
+        self._needs_entry = True
+
+    # ---- what the board asks of the VM ----
+
+    def now(self) -> int:
+        """Virtual time: exact inside a port access, else that of the last exit."""
+        exact = int(self.control[cbw.IO_NOW])
+        return exact if exact >= 0 else int(self.control[cbw.INSNS])
+
+    def read_physical(self, pa: int, size: int) -> bytes:
+        """Guest-physical memory as a device reads it."""
+        buffer = np.empty(size, np.uint8)
+        access.load_block(self.control, pa, buffer.ctypes.data, size)
+        return buffer.tobytes()
+
+    def write_physical(self, pa: int, data: bytes) -> None:
+        """Store to guest-physical memory as a device does; ROM and absent memory take nothing."""
+        buffer = np.frombuffer(data, np.uint8)
+        done = 0
+        while done < len(data):
+            done += access.store_block(self.control, pa + done, buffer.ctypes.data + done, len(data) - done)
+            if done < len(data):
+                self._refill()
+
+    def serial_output(self, data: bytes) -> None:
+        """COM1 sent bytes."""
+        self.flush_events()
+        self.console.write(data)
+
+    def debug_output(self, data: bytes) -> None:
+        """Port 0xE9 was written."""
+        self.console.write_debug(data)
+
+    def exit(self, value: int) -> None:
+        """The debug-exit port was written: nothing after it has effect."""
+        self._request_stop(Stop(Outcome.EXITED, value))
+
+    def reset(self) -> None:
+        """A device pulled the reset line."""
+        if self.no_reboot:
+            self._request_stop(Stop(Outcome.RESET))
+            return
+        self._wants_reset = True
+        self.control[cbw.STOPPED] = 1
+        self.control[cbw.WAKE] = 0
+
+    def interrupt_changed(self) -> None:
+        """A port access may have changed what the PIC asks for, or when the next timer event is."""
+        self._set_deadline()
+
+    def _request_stop(self, stop: Stop) -> None:
+        if self._stop is None:
+            self._stop = stop
+        self.control[cbw.STOPPED] = 1
+        self.control[cbw.WAKE] = 0
+
+    # ---- hooks ----
+
+    def _install_hooks(self) -> None:
+        # An exception must not cross native code: it is kept, the guest is stopped, and `run` raises it.
+        def read(port: int, size: int) -> int:
+            try:
+                value = self.board.ports.read(port, size)
+                self._set_deadline()
+            except BaseException as error:  # noqa: BLE001
+                return self._fail(error)
+            return ctypes.c_int(value).value
+
+        def write(port: int, size: int, value: int) -> int:
+            try:
+                self.board.ports.write(port, size, value & (1 << 8 * size) - 1)
+                self._set_deadline()
+            except BaseException as error:  # noqa: BLE001
+                return self._fail(error)
+            return 0
+
+        self._port_read, self._port_write = PORT_READ(read), PORT_WRITE(write)
+        for word, function in ((cbw.PORT_READ_FN, self._port_read), (cbw.PORT_WRITE_FN, self._port_write)):
+            self.control[word] = ctypes.cast(function, ctypes.c_void_p).value or 0
+        self.cpu.add_hooks(
+            on_exit=handler.on_exit.address,
+            on_block=handler.on_block.address,
+            on_port_read=handler.on_port_read.address,
+            on_port_write=handler.on_port_write.address,
+        )
+
+    def _fail(self, error: BaseException) -> int:
+        if self._failure is None:
+            self._failure = error
+        self.control[cbw.STOPPED] = 1
+        self.control[cbw.WAKE] = 0
+        return -1
+
+    # ---- running ----
+
+    def run(self, *, limit: int | None = None) -> Stop:
+        """Run until the guest stops or `limit` guest instructions retired (more than that by a block at the most).
+
+        Raises BrokenInvariantError for a bug of emu, MachineMemoryError when the machine has no frame left, and what the
+        console raised (KeyboardInterrupt, BrokenPipeError).
+        """
+        self._limit = NEVER if limit is None else limit
+        while self._stop is None:
+            if self._wants_reset or self._needs_entry:
+                self._reset()
+            else:
+                self._look_outside()
+                self._set_deadline()
+                self._enter_guest()
+            if self._failure is not None:
+                raise self._failure
+        self.flush_events()
+        return self._stop
+
+    def _enter_guest(self) -> None:
+        control = self.control
+        handler.finish(control)
+        self.cpu.run()
+        self._serve()
+
+    def _reset(self) -> None:
+        control = self.control
+        self._wants_reset = self._needs_entry = False
+        self.board.reset()
+        shadow.zap_all(control)
+        for word in (cbw.SHADOWING, cbw.STOPPED, cbw.STEPPING, cbw.PENDING_FAULT, cbw.IRQ_WAITING, cbw.MODIFIED):
+            control[word] = 0
+        for word, value in (
+            (cbw.GUEST_CR0, RESET_STATE.cr0),
+            (cbw.GUEST_CR3, 0),
+            (cbw.GUEST_CR4, 0),
+            (cbw.BLOCK_PC, -1),
+            (cbw.ROOT, NO_ROW),
+            (cbw.REASON, reasons.RUNNING),
+        ):
+            control[word] = value
+        control[cbw.CODE_EPOCH] += 1
+        clock.refresh_tag(control)
+        self._set_deadline()
+        self._context.emit(Kind.RESET)
+        self.cpu.enter(RESET_STATE, int(control[cbw.NESTED_ROOT]))
+        self._serve()
+
+    def _serve(self) -> None:
+        """After the engine stopped: do what its reason asks."""
+        reason = int(self.control[cbw.REASON])
+        self.control[cbw.REASON] = reasons.RUNNING
+        if self._stop is not None or self._wants_reset or self._failure is not None:
+            return
+        stop: Stop | None = None
+        if reason == reasons.EXIT:
+            code = int(self.control[cbw.EXIT_CODE])
+            stop = self._halt() if code == vmcb.EXIT_HLT else exits.serve(self._context, code)
+        elif reason == reasons.WINDOW:
+            stop = self._interrupt()
+        elif reason == reasons.REFILL:
+            self._refill()
+        elif reason == reasons.SHUTDOWN:
+            stop = exits.shutdown(self._context)
+        elif reason == reasons.UNSUPPORTED:
+            stop = exits.unsupported(self._context)
+        elif reason == reasons.NO_PROGRESS:
+            stop = exits.no_progress(self._context)
+        elif reason == reasons.PORT_FAULT:
+            handler.undo_port_instruction(self.control)
+            stop = self._context.deliver_due()
+        elif reason != reasons.TIME:
+            msg = f"the engine stopped at {self.registers.eip:08x} without a reason ({reason})"
+            raise BrokenInvariantError(msg)
+        if stop is not None:
+            self._stop = stop
+
+    def _refill(self) -> None:
+        self.flush_events()
+        if int(self.control[cbw.NESTED_PAGES]) > self.config.nested_tables:
+            nested_pool.drop_all(self.state)
+        self.state.refill()
+        if int(self.control[cbw.RESERVE_COUNT]) < reasons.RESERVE_LOW:
+            msg = "the machine has no free frame left for this VM's tables: give the machine more memory"
+            raise MachineMemoryError(msg)
+
+    def _look_outside(self) -> None:
+        """Between two slices: limit, timers, input."""
+        now = int(self.control[cbw.INSNS])
+        if self._stop is None and now - self._idle_insns >= self._limit:
+            self._stop = Stop(Outcome.LIMIT)
+        self.board.advance(now)
+        if not self._input:
+            self._input += self.console.poll()
+        if self._input and now >= self._input_due and self.board.serial_room():
+            taken = self.board.receive(bytes(self._input[:1]))
+            del self._input[:taken]
+            self._input_due = now + INPUT_INSNS
+
+    def _set_deadline(self) -> None:
+        """Say when the block hook shall stop the guest next."""
+        control = self.control
+        now = int(control[cbw.INSNS])
+        deadline = min(now + SLICE_INSNS - now % SLICE_INSNS, self.board.next_event(), self._limit + self._idle_insns)
+        if self._input and self.board.serial_room():
+            deadline = min(deadline, max(self._input_due, now + 1))
+        control[cbw.DEADLINE] = deadline
+        waiting = self.board.has_interrupt()
+        control[cbw.IRQ_WAITING] = int(waiting)
+        control[cbw.WAKE] = 0 if waiting or control[cbw.STOPPED] else deadline
+
+    def _interrupt(self) -> Stop | None:
+        handler.fetch_instruction(self.control)
+        return self._context.inject(self.board.acknowledge(), deliver.HARDWARE)
+
+    def _halt(self) -> Stop | None:
+        """HLT: virtual time jumps to the next event that brings an interrupt."""
+        context, control = self._context, self.control
+        context.emit(Kind.HALT)
+        context.retire(context.prefixes(context.instruction(), OPCODE_HLT) + 1)
+        if not self.registers.flags & paging.EFLAGS_IF:
+            return Stop(Outcome.HALTED, why=f"interrupts off at {self.registers.eip:08x}")
+        while not self.board.has_interrupt():
+            now = int(control[cbw.INSNS])
+            if now - self._idle_insns >= self._limit:
+                return Stop(Outcome.LIMIT)
+            self.flush_events()
+            event = self._next_wake()
+            if event == NEVER:
+                if self.console.wait():
+                    self._look_outside()
+                    continue
+                return Stop(Outcome.HALTED, why=f"no interrupt can come at {self.registers.eip:08x}")
+            jump = max(0, event - now)
+            control[cbw.INSNS] = now + jump
+            self._idle_insns += jump
+            self._look_outside()
+            if self._stop is not None:
+                return self._stop
+        return None
+
+    def _next_wake(self) -> int:
+        """Virtual time of the next thing that may end a HLT: a device's event, or input that waits for its turn."""
+        event = self.board.next_event()
+        if self._input and self.board.serial_room():
+            event = min(event, self._input_due)
+        return event
+
+    # ---- events ----
+
+    def flush_events(self) -> None:
+        """Hand the records written so far to whoever listens."""
+        records = self.state.drain_events()
+        if self._on_events is not None and len(records):
+            self._on_events(records)
+
+    def stop_event(self, stop: Stop) -> None:
+        """Record how the run ended."""
+        record.emit(self.control, int(Kind.STOP), list(Outcome).index(stop.outcome), stop.value, -1, -1, 0, 0)
+        self.flush_events()
+
+    def close(self) -> None:
+        """Give all frames back to the machine."""
+        self.state.release()
+
+
+__all__ = ["PAGE_BYTES", "Console", "FrameUse", "VirtualMachine"]
