@@ -57,11 +57,12 @@ class MachineMemory:
             msg = f"machine memory of {size_bytes} bytes: at least {SMALLEST_MACHINE} and whole pages are needed"
             raise UsageError(msg)
         try:
-            self._mapping = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            # One page more than there are frames: decoding may look a few bytes beyond the last one.
+            self._mapping = mmap.mmap(-1, size_bytes + PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, OverflowError, ValueError) as error:
             msg = f"machine memory of {size_bytes >> 20} MiB: the host refuses it ({error})"
             raise MachineMemoryError(msg) from error
-        self.bytes = np.frombuffer(self._mapping, np.uint8)
+        self.bytes = np.frombuffer(self._mapping, np.uint8)[:size_bytes]
         self.words = self.bytes.view(np.int64)
         self.frames = FrameTable(size_bytes // PAGE_BYTES)
         self._debug = debug

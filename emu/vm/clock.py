@@ -15,7 +15,7 @@ from emu.machine import control as cbw
 from emu.machine import env
 from emu.machine import paging as pg
 from emu.machine.decode import count_insns
-from emu.machine.native import as_bytes, call2, compiled, load32, load64, store64
+from emu.machine.native import call2, compiled, load32, load64, store64
 from emu.vm import access, pmap, reasons, walk
 from emu.vm.record import ring_is_nearly_full
 
@@ -52,7 +52,7 @@ def count_code(cb: object, pc: int, size: int) -> int:
         pointer = cb[cbw.CODE_COPY] if access.fetch(cb, pc, cb[cbw.CODE_COPY], size) == size else 0
     if pointer == 0:  # the guest took the mapping away under its own feet: the engine still ran the cached block
         return (size + 3) >> 2
-    return count_insns(as_bytes(pointer, size), 0, size, mode)
+    return count_insns(pointer, size, mode)
 
 
 @compiled

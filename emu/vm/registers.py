@@ -10,8 +10,8 @@ from emu.events import Kind
 from emu.machine import control as cbw
 from emu.machine import env
 from emu.machine import paging as pg
-from emu.machine.decode import effective_offset
-from emu.machine.native import as_bytes, as_words, call2, call3, compiled, load32, load64, store32, store64
+from emu.machine.decode import operand_of
+from emu.machine.native import call2, call3, compiled, load32, load64, store32, store64
 from emu.vm import clock, shadow
 from emu.vm.record import emit
 
@@ -192,10 +192,7 @@ def prefix_bytes(cb: object) -> int:
 def decode_operand(cb: object) -> tuple[int, int, int, int]:
     """(segment, offset or register, reg field, length) of the two-byte-opcode instruction at RIP."""
     regs = cb[cbw.ENV]
-    mode = env.code_bits(regs)
-    size = cb[cbw.INSN_BYTES]
-    next_ip = load64(regs + env.EIP)
-    return effective_offset(as_bytes(cb[cbw.INSN_AT], size), 0, mode, as_words(regs + env.REGS, 16), next_ip)
+    return operand_of(cb[cbw.INSN_AT], env.code_bits(regs), regs + env.REGS)
 
 
 @compiled

@@ -54,7 +54,7 @@ class VmState:
         self.step_copies = np.zeros(step_records.LIMIT * PAGE_BYTES, np.uint8)
         self.blocks = np.zeros(clock.TABLE_ENTRIES * clock.ENTRY_BYTES, np.uint8)
         self.code_copy = np.zeros(2 * PAGE_BYTES, np.uint8)
-        self.insn = np.zeros(16, np.uint8)
+        self.insn = np.zeros(64, np.uint8)  # 15, and what decoding may look at beyond
         self.counters = np.zeros(events.NUMBER_OF_KINDS, np.int64)
         self.ring = np.zeros(config.event_rows if config.events else 1, events.RECORD)
         self._drained = 0
