@@ -48,6 +48,7 @@ GUEST_CR3 = 33
 GUEST_CR4 = 34
 SHADOWING = 35  # N, P: 1 while the engine walks shadow tables, 0 while nested ones
 USE_SHADOW = 36  # P: 1 with --mmu shadow
+NESTED_PLAIN = 37  # N: 1 while nested entries tell nothing of code (`emu.vm.nested`)
 
 # Shadow pages (`emu.vm.shadow`).
 SHADOW_ROWS = 40  # P: host address of int32[SHADOW_MAX][16]

@@ -33,10 +33,7 @@ MSR_EFER = 0xC000_0080
 MSR_VM_HSAVE_PA = 0xC001_0117
 VMRUN = b"\x0f\x01\xd8"
 FLUSH_TLB = (1 << 30) | uc_const.UC_CTL_TLB_FLUSH  # a uc_ctl write without arguments
-HOST_FIELDS = (  # bytes of CPUX86State that make the engine leave guest mode: all but general registers and FS, GS, TR
-    (env_at.EIP, env_at.SEGMENTS + 4 * env_at.SEGMENT_BYTES),
-    (env_at.GDTR, env_at.CR + 9 * 8),
-)
+KNOWN_CODES = [0, 2, 3]  # of the page faults that the calibrating guest causes
 ALL_INTERCEPTS = (
     vmcb.INTERCEPT_RDPMC
     | vmcb.INTERCEPT_RDTSC
@@ -210,8 +207,8 @@ def _known_faults(engine: Engine, memory: MachineMemory, at: int) -> int:
     """Run a guest whose page faults have known error codes; returns where error_code lies from CPUX86State."""
     cpu_frames = memory.allocate(EXTRA_FRAMES + 4, 0, FrameUse.VMM)
     code, pdpt, directory, table = (int(mpn) * PAGE_BYTES for mpn in cpu_frames[EXTRA_FRAMES:])
-    # mov eax,[1000] ; mov dword [2004],5 ; mov dword [2004],6 ; cpuid
-    program = bytes.fromhex("a100100000 c7050420000005000000 c7050420000006000000 0fa2".replace(" ", ""))
+    # mov eax,[1000] ; mov dword [2004],5 ; mov dword [2004],6 ; int 41h
+    program = bytes.fromhex("a100100000 c7050420000005000000 c7050420000006000000 cd41")
     memory.bytes[code : code + len(program)] = np.frombuffer(program, np.uint8)
     words = memory.words
     words[pdpt // 8], words[directory // 8] = directory | 1, table | 7
@@ -221,10 +218,10 @@ def _known_faults(engine: Engine, memory: MachineMemory, at: int) -> int:
 
     def on_exit(uc: Uc, number: int, _: object) -> None:
         address = int(words[(int(cpu_frames[0]) * PAGE_BYTES + vmcb.EXIT_INFO_2) // 8])
-        if number != vmcb.EXIT_EXCEPTION + 14 or len(codes) >= 3:
+        contexts.append(engine.raw(uc.context_save()).copy())
+        if number != vmcb.EXIT_EXCEPTION + 14 or len(codes) >= len(KNOWN_CODES):
             uc.emu_stop()
             return
-        contexts.append(engine.raw(uc.context_save()).copy())
         slot = table // 8 + (address >> 12)
         present = bool(words[slot] & 1)
         codes.append(int(present) | (2 if address >> 12 == 2 else 0))
@@ -243,12 +240,16 @@ def _known_faults(engine: Engine, memory: MachineMemory, at: int) -> int:
     fill_vmcb(memory, MPN(int(cpu_frames[0])), state)
     _vmrun(engine, memory, cpu_frames)
     engine.uc.hook_del(hook)
-    if codes != [0, 2, 3]:
+    if codes != KNOWN_CODES or len(contexts) != len(codes) + 1:
         raise _mismatch("page faults under AMD-V")
     rows = np.array([raw[at:][: (len(raw) - at) // 4 * 4].view(np.uint32) for raw in contexts])
-    hits = [column for column in range(rows.shape[1]) if list(rows[:, column]) == codes]
+    hits = [column for column in range(rows.shape[1]) if list(rows[:-1, column]) == codes]
     if len(hits) != 1:
         raise _mismatch("the error code of a fault")
+    last = rows[-1][hits[0] :]
+    is_int, next_eip = env_at.IS_INT_FROM_ERROR_CODE // 4, env_at.NEXT_EIP_FROM_ERROR_CODE // 4
+    if int(last[is_int]) != 1 or int(last[next_eip]) != len(program):
+        raise _mismatch("INT n")
     memory.release(cpu_frames)
     return hits[0] * 4
 

@@ -27,6 +27,8 @@ CR0, CR2, CR3, CR4 = (424 + 8 * n for n in (0, 2, 3, 4))
 PROVED_BYTES = 464  # the fields above end here
 
 # Relative to error_code, whose own place differs between builds and is found with known faults.
+IS_INT_FROM_ERROR_CODE = 4  # u32: 1 after INT n; while it stays 1 each exit moves EIP to NEXT_EIP, even that of a fault
+NEXT_EIP_FROM_ERROR_CODE = 8  # u64: of the instruction after the INT n
 DR_FROM_ERROR_CODE = 16  # u64[8]
 DR6_FROM_ERROR_CODE = DR_FROM_ERROR_CODE + 48
 

@@ -258,14 +258,16 @@ def _nested_leaves(state: VmState) -> Iterator[tuple[int, int, int]]:
 
 
 def _check_nested(state: VmState, opened: set[int]) -> None:
+    plain = bool(state.control[cbw.NESTED_PLAIN])
     for ppn, value, address in _nested_leaves(state):
         if address in opened:
             continue
         word = int(state.pmap[_slot(state, ppn)])
         where = f"nested leaf of PPN {ppn:#x} (entry {value:#x})"
         require((value & pg.FRAME_MASK) >> 12 == word & pmap.MPN_MASK, f"pmap 2: {where} maps another frame")
-        require(value & NX or word & pmap.EXECUTED, f"pmap 2: {where} is executable, its page is data")
+        require(plain or value & NX or word & pmap.EXECUTED, f"pmap 2: {where} is executable, its page is data")
         if value & pg.WRITABLE:
             kind = word >> pmap.STATE_SHIFT & pmap.STATE_MASK
             require(kind == pmap.PRESENT_PAGE, f"pmap 2: {where} is writable, its page is {pmap.STATE_NAMES[kind]}")
-            require(not word & pmap.EXECUTED or word & pmap.MIXED, f"pmap 2: {where} is writable, its page is code")
+            guarded = word & pmap.EXECUTED and not word & pmap.MIXED
+            require(plain or not guarded, f"pmap 2: {where} is writable, its page is code")

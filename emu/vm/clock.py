@@ -63,10 +63,22 @@ def is_on_mixed_page(cb: object, pc: int) -> bool:
 
 
 @compiled
+def mark_code(cb: object, pc: int) -> None:
+    """Note that the page at a linear address is run from, where no fault tells."""
+    fault, ppn, _access, _large = walk.walk(cb, pc, False, False, False)
+    slot = pmap.slot_of(cb, ppn)
+    if fault == walk.NO_FAULT and pmap.state(pmap.entry(cb, slot)) == pmap.PRESENT_PAGE:
+        pmap.set_entry(cb, slot, pmap.entry(cb, slot) | pmap.EXECUTED)
+
+
+@compiled
 def decode_block(cb: object, pc: int, size: int, at: int, key: int) -> int:
     """Count a block's instructions and remember them at table entry `at`."""
     save_context(cb)
     insns = count_code(cb, pc, size)
+    if cb[cbw.NESTED_PLAIN]:
+        mark_code(cb, pc)
+        mark_code(cb, pc + size - 1)
     if not is_on_mixed_page(cb, pc) and not is_on_mixed_page(cb, pc + size - 1):
         store64(at, key)
         store64(at + 8, cb[cbw.CODE_TAG] | insns)

@@ -73,7 +73,10 @@ def before_host_store(cb: object, slot: int) -> None:
     """The VMM itself is about to change a page: code translated from it must go."""
     word = pmap.entry(cb, slot)
     if word & pmap.EXECUTED:
-        if word & pmap.MIXED:
+        if cb[cbw.NESTED_PLAIN]:
+            pmap.set_entry(cb, slot, word & ~pmap.EXECUTED)
+            flush_code(cb, slot)
+        elif word & pmap.MIXED:
             flush_code(cb, slot)
         else:
             become_data(cb, slot)

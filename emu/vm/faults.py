@@ -33,7 +33,7 @@ def make_room_to_store(cb: object, va: int, slot: int, access: int) -> bool:
     word = pmap.entry(cb, slot)
     if not pmap.is_writable_state(word):
         return step.open_page(cb, va, slot, rec.DISCARD, access & pg.USER)
-    if word & pmap.EXECUTED:
+    if word & pmap.EXECUTED and not cb[cbw.NESTED_PLAIN]:
         code.become_data(cb, slot)
     if cb[cbw.SHADOWING] and shadow.is_traced(cb, slot):
         return step.store_to_table(cb, va, slot, access)
@@ -79,7 +79,7 @@ def on_nested_fault(cb: object, pa: int, seen: int) -> int:
     slot = pmap.slot_of(cb, ppn)
     if pmap.frame_of(cb, slot) < 0:
         return NO_FRAME
-    if fetch and not pmap.entry(cb, slot) & pmap.EXECUTED:
+    if fetch and not cb[cbw.NESTED_PLAIN] and not pmap.entry(cb, slot) & pmap.EXECUTED:
         code.become_code(cb, slot)
     old = nested.fill(cb, ppn, slot)
     if old == -1:

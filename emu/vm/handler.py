@@ -21,6 +21,7 @@ from emu.machine.native import (
     compiled,
     load32,
     load64,
+    store32,
     store64,
     types,
 )
@@ -171,6 +172,7 @@ def dispatch(cb: object, number: int) -> None:
     elif number == vmcb.EXIT_EXCEPTION + deliver.PF or number == vmcb.EXIT_NESTED_FAULT:
         on_memory_exit(cb, number)
     elif number < vmcb.EXIT_BASE:
+        store32(cb[cbw.ERROR_CODE] + env.IS_INT_FROM_ERROR_CODE, 0)
         raise_event(cb, number, deliver.SOFTWARE, 0, 0)
     elif vmcb.EXIT_EXCEPTION <= number < vmcb.EXIT_EXCEPTION + 32:
         on_exception_exit(cb, number - vmcb.EXIT_EXCEPTION)

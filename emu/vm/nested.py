@@ -2,6 +2,10 @@
 
 They serve unpaged code, and everything under `--mmu nested`. One table per VM; entries are NX until their page is fetched
 from, and read-only where the page is ROM, absent, or EXECUTED but not MIXED (`emu.vm.pmap`).
+
+While a guest pages under `--mmu nested` the table is PLAIN: nothing is NX, because the engine's nested walk of a guest's
+own page tables takes the whole process down at an entry that is. Then every store is slow, and the engine itself sees
+stores to code; EXECUTED is set by the block hook.
 """
 
 from __future__ import annotations
@@ -43,9 +47,10 @@ def leaf_value(cb: object, slot: int) -> int:
     if pmap.state(word) == pmap.UNALLOCATED:
         return 0
     value = (word & pmap.MPN_MASK) << 12 | pg.PRESENT | pg.USER
-    if pmap.is_writable_state(word) and (not word & pmap.EXECUTED or word & pmap.MIXED):
+    plain = cb[cbw.NESTED_PLAIN] != 0
+    if pmap.is_writable_state(word) and (plain or not word & pmap.EXECUTED or word & pmap.MIXED):
         value |= pg.WRITABLE
-    if not word & pmap.EXECUTED:
+    if not plain and not word & pmap.EXECUTED:
         value |= pg.NO_EXECUTE
     return value
 
@@ -61,6 +66,28 @@ def fill(cb: object, ppn: int, slot: int) -> int:
     old = load64(at)
     store64(at, leaf_value(cb, slot))
     return old
+
+
+@compiled
+def set_plain(cb: object, plain: int) -> None:
+    """Say whether entries carry NX, and forget all leaves so that they are made anew."""
+    if cb[cbw.NESTED_PLAIN] != plain:
+        cb[cbw.NESTED_PLAIN] = plain
+        cb[cbw.CODE_EPOCH] += 1
+        forget_leaves(cb, cb[cbw.NESTED_ROOT], len(LEVEL_SHIFTS))
+        cb[cbw.NEEDS_TLB_FLUSH] = 1
+
+
+@compiled
+def forget_leaves(cb: object, table: int, levels_below: int) -> None:
+    """Empty every last-level table reached from the table at MA `table`; no frame is given back."""
+    for index in range(0x200):
+        at = cb[cbw.MEMORY] + table + 8 * index
+        entry = load64(at)
+        if levels_below == 0:
+            store64(at, 0)
+        elif entry & pg.PRESENT:
+            forget_leaves(cb, entry & pg.FRAME_MASK, levels_below - 1)
 
 
 @compiled

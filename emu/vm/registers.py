@@ -12,7 +12,7 @@ from emu.machine import env
 from emu.machine import paging as pg
 from emu.machine.decode import operand_of
 from emu.machine.native import call2, call3, compiled, load32, load64, store32, store64
-from emu.vm import clock, shadow
+from emu.vm import clock, nested, shadow
 from emu.vm.record import emit
 
 REG_CR0, REG_CR3, REG_CR4 = 50, 53, 54  # UC_X86_REG_CR*, as emu.machine.cpu checks
@@ -105,6 +105,7 @@ def set_paging(cb: object, was_paging: bool) -> int:
             shadow.zap_all(cb)
             cb[cbw.SHADOWING] = 0
             use_nested(cb, 1)
+        nested.set_plain(cb, 1 if paging else 0)
         write_engine_register(cb, REG_CR4, cb[cbw.GUEST_CR4])
         write_engine_register(cb, REG_CR3, cb[cbw.GUEST_CR3])
     write_engine_register(cb, REG_CR0, engine_cr0(cb))

@@ -115,7 +115,7 @@ def store_to_table(cb: object, va: int, slot: int, access: int) -> bool:
     if shadow.add_flood(cb, slot) > shadow.FLOOD_LIMIT:
         if shadow.only_leaf_tables(cb, slot) and shadow.begin_unsync(cb, slot):
             return False
-        if cb[cbw.STEPPING] == 0:
+        if cb[cbw.STEPPING] == 0 and slot != pmap.slot_of(cb, cb[cbw.GUEST_CR3] >> 12):
             shadow.untrace(cb, slot)
             return False
     if open_page(cb, va, slot, rec.TABLE_STORE, access & pg.USER):

@@ -24,7 +24,7 @@ from emu.machine.cpu import RESET_STATE, Cpu
 from emu.machine.memory import FrameUse, MachineMemory
 from emu.machine.regfile import RegisterFile
 from emu.units import PAGE_BYTES
-from emu.vm import access, clock, deliver, exits, handler, nested_pool, reasons, record, shadow
+from emu.vm import access, clock, deliver, exits, handler, nested, nested_pool, reasons, record, shadow
 from emu.vm.exits import ExitContext, Outcome, Stop
 from emu.vm.state import NO_ROW, VmState
 
@@ -215,6 +215,7 @@ class VirtualMachine:
         self._wants_reset = self._needs_entry = False
         self.board.reset()
         shadow.zap_all(control)
+        nested.set_plain(control, 0)
         for word in (cbw.SHADOWING, cbw.STOPPED, cbw.STEPPING, cbw.PENDING_FAULT, cbw.IRQ_WAITING, cbw.MODIFIED):
             control[word] = 0
         for word, value in (
