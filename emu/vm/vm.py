@@ -136,10 +136,6 @@ class VirtualMachine:
         self.control[cbw.STOPPED] = 1
         self.control[cbw.WAKE] = 0
 
-    def interrupt_changed(self) -> None:
-        """A port access may have changed what the PIC asks for, or when the next timer event is."""
-        self._set_deadline()
-
     def _request_stop(self, stop: Stop) -> None:
         if self._stop is None:
             self._stop = stop
@@ -277,7 +273,7 @@ class VirtualMachine:
         now = int(self.control[cbw.INSNS])
         if self._stop is None and now - self._idle_insns >= self._limit:
             self._stop = Stop(Outcome.LIMIT)
-        self.board.advance(now)
+        self.board.advance()
         if not self._input:
             self._input += self.console.poll()
         if self._input and now >= self._input_due and self.board.serial_room():

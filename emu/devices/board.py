@@ -1,0 +1,111 @@
+"""The board: all devices at their ports and interrupt lines, and what the VMM asks of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from emu.devices import cmos, debug
+from emu.devices.clock import NEVER, Clock
+from emu.devices.fw_cfg import FwCfg, GuestMemory
+from emu.devices.keyboard import KeyboardController
+from emu.devices.pic import PicPair
+from emu.devices.pit import Pit
+from emu.devices.ports import PortBus
+from emu.devices.system import SystemPorts
+from emu.devices.uart import Uart
+
+COM1_BASE = 0x3F8
+IRQ_TIMER, IRQ_COM1, IRQ_RTC = 0, 4, 8
+
+
+@dataclass(frozen=True)
+class BoardSettings:
+    """What the board is built for."""
+
+    insns_per_second: int  # of virtual time
+    memory_bytes: int
+    start_time: int  # of the RTC, seconds since 1970 UTC
+    firmware_files: Mapping[str, bytes]  # fw_cfg files by name
+
+
+class Signals(Protocol):
+    """What devices tell the VMM."""
+
+    def serial_output(self, data: bytes) -> None:
+        """COM1 sent bytes."""
+
+    def debug_output(self, data: bytes) -> None:
+        """The debug console got bytes."""
+
+    def exit(self, value: int) -> None:
+        """The debug-exit port was written."""
+
+    def reset(self) -> None:
+        """The reset line was pulled."""
+
+
+class Board:
+    """Everything behind the ports."""
+
+    def __init__(self, settings: BoardSettings, clock: Clock, memory: GuestMemory, signals: Signals) -> None:
+        self.ports = PortBus()
+        self.pic = PicPair()
+        rate = settings.insns_per_second
+        self.pit = Pit(clock, rate, lambda high: self.pic.set_line(IRQ_TIMER, high))
+        self.uart = Uart(COM1_BASE, signals.serial_output, lambda high: self.pic.set_line(IRQ_COM1, high))
+        self.rtc = cmos.Cmos(
+            clock, rate, settings.start_time, settings.memory_bytes, lambda high: self.pic.set_line(IRQ_RTC, high)
+        )
+        self.keyboard = KeyboardController(signals.reset)
+        self.system = SystemPorts(signals.reset)
+        self.fw_cfg = FwCfg(settings.firmware_files, settings.memory_bytes, memory)
+        for device in (self.pic, self.pit, self.keyboard, self.system):
+            for ports in device.PORTS:
+                self.ports.register(ports, device)
+        self.ports.register(self.uart.ports, self.uart)
+        self.ports.register(cmos.PORTS, self.rtc)
+        for ports in FwCfg.PORTS:
+            self.ports.register(ports, self.fw_cfg, sizes=FwCfg.SIZES)
+        self.ports.register(debug.EXIT_PORTS, debug.DebugExit(signals.exit), sizes=debug.DebugExit.SIZES)
+        self.ports.register(debug.CONSOLE_PORTS, debug.DebugConsole(signals.debug_output))
+
+    def reset(self) -> None:
+        """Power-on state of every device."""
+        for device in (self.pic, self.pit, self.uart, self.rtc, self.keyboard, self.system, self.fw_cfg):
+            device.reset()
+
+    def next_event(self) -> int:
+        """Virtual time at which `advance` is wanted next, NEVER if it is not."""
+        return min(self.pit.next_event(), self.rtc.next_event())
+
+    def advance(self) -> None:
+        """Bring the devices up to the clock's present time."""
+        self.pit.advance()
+        self.rtc.advance()
+
+    def has_interrupt(self) -> bool:
+        """Whether the interrupt controllers ask for the processor."""
+        return self.pic.has_interrupt()
+
+    def acknowledge(self) -> int:
+        """INTA: the vector to deliver."""
+        return self.pic.acknowledge()
+
+    def serial_room(self) -> int:
+        """Bytes that COM1 can receive now."""
+        return self.uart.room()
+
+    def receive(self, data: bytes) -> int:
+        """Bytes for COM1; returns how many were taken."""
+        return self.uart.receive(data)
+
+    def check(self) -> None:
+        """Assert the invariants of all devices; raises BrokenInvariantError."""
+        self.pic.check()
+        self.pit.check()
+        self.uart.check()
+
+
+__all__ = ["NEVER", "Board", "BoardSettings", "GuestMemory", "Signals"]

@@ -1,0 +1,115 @@
+"""QEMU's firmware configuration device: numbered items, read byte by byte or by DMA (QEMU, docs/specs/fw_cfg.rst).
+
+A guest chooses where a transfer goes and how long it is; no transfer moves more than the guest has memory, and nothing is
+allocated for what lies beyond an item's end.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Protocol
+
+PORT_SELECTOR, PORT_DATA, PORT_DMA_HIGH, PORT_DMA_LOW = 0x510, 0x511, 0x514, 0x518
+KEY_SIGNATURE, KEY_ID, KEY_RAM_BYTES, KEY_CPUS, KEY_DIRECTORY, KEY_FIRST_FILE = 0x00, 0x01, 0x03, 0x05, 0x19, 0x20
+ID_TRADITIONAL_AND_DMA = 3
+DMA_SIGNATURE = 0x51454D5520434647  # "QEMU CFG"
+DMA_ERROR, DMA_READ, DMA_SKIP, DMA_SELECT, DMA_WRITE = 0x01, 0x02, 0x04, 0x08, 0x10
+RECORD_BYTES = 16  # of a DMA request: u32 control, u32 length, u64 address, big-endian
+NAME_BYTES = 56
+CHUNK_BYTES = 1 << 20
+
+
+class GuestMemory(Protocol):
+    """Guest-physical memory as a bus master sees it: absent memory reads as ones and takes nothing."""
+
+    def read_physical(self, pa: int, size: int) -> bytes:
+        """`size` bytes at `pa`."""
+
+    def write_physical(self, pa: int, data: bytes) -> None:
+        """Store at `pa`."""
+
+
+class FwCfg:
+    """The device. `files` are found by name in its directory; `memory_bytes` is what it says of RAM."""
+
+    PORTS = (range(PORT_SELECTOR, PORT_DATA + 1), range(PORT_DMA_HIGH, PORT_DMA_LOW + 4))
+    SIZES = (1, 2, 4)
+
+    def __init__(self, files: Mapping[str, bytes], memory_bytes: int, memory: GuestMemory) -> None:
+        self._memory = memory
+        self._memory_bytes = memory_bytes
+        names = sorted(files)
+        directory = struct.pack(">I", len(names))
+        self._items: dict[int, bytes] = {
+            KEY_SIGNATURE: b"QEMU",
+            KEY_ID: struct.pack("<I", ID_TRADITIONAL_AND_DMA),
+            KEY_RAM_BYTES: struct.pack("<Q", memory_bytes),
+            KEY_CPUS: struct.pack("<H", 1),
+        }
+        for key, name in enumerate(names, KEY_FIRST_FILE):
+            self._items[key] = files[name]
+            directory += struct.pack(f">IHH{NAME_BYTES}s", len(files[name]), key, 0, name.encode())
+        self._items[KEY_DIRECTORY] = directory
+        self.reset()
+
+    def reset(self) -> None:
+        """Power-on state."""
+        self._select(KEY_SIGNATURE)
+        self._dma_high = 0
+
+    def _select(self, key: int) -> None:
+        self._item = self._items.get(key, b"")
+        self._offset = 0
+
+    def read(self, port: int, size: int) -> int:
+        """IN: the next byte of the item, or the DMA signature."""
+        if port == PORT_DATA and size == 1:
+            byte = self._item[self._offset] if self._offset < len(self._item) else 0
+            self._offset += 1
+            return byte
+        if port >= PORT_DMA_HIGH:
+            signature = DMA_SIGNATURE.to_bytes(8, "big")[port - PORT_DMA_HIGH :][:size]
+            return int.from_bytes(signature, "little")
+        return 0
+
+    def write(self, port: int, size: int, value: int) -> None:
+        """OUT: select an item, or start a transfer."""
+        if port == PORT_SELECTOR and size == 2:
+            self._select(value)
+        elif port == PORT_DMA_HIGH and size == 4:
+            self._dma_high = _swap(value)
+        elif port == PORT_DMA_LOW and size == 4:
+            address, self._dma_high = self._dma_high << 32 | _swap(value), 0
+            self._transfer(address)
+
+    def _transfer(self, address: int) -> None:
+        control, length, target = struct.unpack(">IIQ", self._memory.read_physical(address, RECORD_BYTES))
+        if control & DMA_SELECT:
+            self._select(control >> 16)
+        result = 0
+        if control & DMA_READ:
+            self._copy(target, length)
+        elif control & DMA_WRITE:  # all items are read-only
+            result = DMA_ERROR
+        elif control & DMA_SKIP:
+            self._offset += length
+        self._memory.write_physical(address, struct.pack(">I", result))
+
+    def _copy(self, target: int, length: int) -> None:
+        """Copy from the item; what lies beyond its end reads as zero."""
+        end = self._offset + length
+        left = min(length, self._memory_bytes)
+        while left:
+            size = min(left, CHUNK_BYTES)
+            part = self._item[self._offset : self._offset + size]
+            self._memory.write_physical(target, part.ljust(size, b"\0"))
+            self._offset += size
+            target += size
+            left -= size
+        self._offset = end
+
+
+def _swap(value: int) -> int:
+    """The other byte order of 32 bits."""
+    return int.from_bytes(value.to_bytes(4, "little"), "big")
