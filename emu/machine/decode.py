@@ -1,166 +1,274 @@
 """The little that the VMM must know of x86 encodings: lengths of instructions and their memory operands.
 
-16- and 32-bit code. Opcode maps: Intel SDM vol. 2, appendix A. An encoding that does not exist gets some length: the engine
-faults before it matters. VEX is not known (the engine has no AVX), so C4 and C5 are LES and LDS.
+16- and 32-bit code; `mode` is the default size of operands and addresses, in bits. Every length follows from one word
+of MAPS and the bytes that ModRM asks for:
+
+    prefixes | opcode, or an escape and an opcode | ModRM, SIB, displacement | immediate
+
+An opcode that no processor has (or only one with AVX-512, which the engine lacks) has no length. One that only its
+ModRM, LOCK or a missing prefix makes invalid has. Sources: AMD64 APM vol. 3, chapter 1 and appendix A; Intel SDM
+vol. 2, chapter 2 and appendix A.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from emu.machine.native import compiled, load8, load32, load64
+from emu.machine.native import compiled, load8, load16, load32, load64
 
-MODRM, IMM8, IMM16, IMMZ, MOFFS, PREFIX = 1, 2, 4, 8, 16, 32
 MAX_LENGTH = 15
-WIDE = 32  # the mode of 32-bit code
-OPERAND_SIZE, ADDRESS_SIZE = 0x66, 0x67
-ESCAPE, ESCAPE_38, ESCAPE_3A = 0x0F, 0x38, 0x3A
-MOV_CONTROL_FIRST, MOV_CONTROL_LAST = 0x20, 0x27  # MOV to and from control, debug and test registers: no memory form
-GROUP3_BYTE, GROUP3 = 0xF6, 0xF7
+NARROW, WIDE = 16, 32  # modes; 64 would add REX, RIP-relative operands and the opcodes given up for them
+INCOMPLETE = -1  # in place of a length: the bytes at hand are too few to tell
+
+# A word of MAPS; 0 where there is no such opcode.
+IMMEDIATE = 3  # bytes of immediate, whatever the prefixes
+MODRM = 1 << 2
+OPERAND = 1 << 3  # an immediate of the operand's size (after IMMEDIATE), 2 or 4 bytes
+MOFFS = 1 << 4  # an address as immediate, 2 or 4 bytes
+EXISTS = 1 << 5
+ESCAPE = 1 << 6  # to another map, or C4 C5 62: to one if their ModRM would name a register
+TEST_ONLY = 1 << 7  # the immediate is there for reg fields 0 and 1 (TEST) only
+REGISTERS = 1 << 8  # ModRM names registers whatever its mod field says
+SSE4A = 1 << 9  # the immediate is there with prefix 66 or F2 only
+assert sum((IMMEDIATE, MODRM, OPERAND, MOFFS, EXISTS, ESCAPE, TEST_ONLY, REGISTERS, SSE4A)) == (1 << 10) - 1
+
+# Prefixes as bits; a segment's number plus one stands above them.
+OPERAND_SIZE, ADDRESS_SIZE, REPNE, REP, LOCK = 1, 2, 4, 8, 16
+SEGMENT_SHIFT = 8
+FLAG_PREFIXES = (1 << SEGMENT_SHIFT) - 1
+NOT_BEFORE_VEX = OPERAND_SIZE | REPNE | REP | LOCK
+
+MAP_1BYTE, MAP_0F, MAP_0F38, MAP_0F3A = 0, 0x100, 0x200, 0x300  # first words in MAPS
+MAP_VEX = 0x300  # plus 0x100 for each step of VEX.mmmmm, of which 1, 2 and 3 are the legacy maps 0F, 0F38 and 0F3A
+MAP_VEX_0F, MAP_VEX_0F38, MAP_VEX_0F3A = 0x400, 0x500, 0x600
+LAST_VEX_MAP = 3
+ESCAPE_0F, ESCAPE_38, ESCAPE_3A, VEX3, VEX2 = 0x0F, 0x38, 0x3A, 0xC4, 0xC5
+
 REGISTER_OPERAND = -1  # in place of a segment
-DS, SS = 3, 2
-ESP, EBP = 4, 5
-SEGMENT_PREFIXES = (0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65)  # ES CS SS DS FS GS, in the order of segment numbers
+SS, DS = 2, 3
+EBX, ESP, EBP, ESI, EDI = 3, 4, 5, 6, 7
 
 
-def _fill(table: np.ndarray, flags: int, *opcodes: int | range) -> None:
+def _fill(table: np.ndarray, first: int, word: int, *opcodes: int | range) -> None:
     for opcode in opcodes:
-        table[list(opcode) if isinstance(opcode, range) else opcode] = flags
+        for number in opcode if isinstance(opcode, range) else (opcode,):
+            table[first + number] = EXISTS | word
 
 
-def _one_byte_map() -> np.ndarray:
-    table = np.zeros(256, np.int64)
-    for first in range(0, 0x40, 8):  # ADD OR ADC SBB AND SUB XOR CMP
-        _fill(table, MODRM, range(first, first + 4))
-        table[first + 4], table[first + 5] = IMM8, IMMZ
-    _fill(table, PREFIX, 0x26, 0x2E, 0x36, 0x3E, range(0x64, 0x68), 0xF0, 0xF2, 0xF3)
-    _fill(table, MODRM, 0x62, 0x63, range(0x84, 0x90), 0xC4, 0xC5, range(0xD0, 0xD4), range(0xD8, 0xE0))
-    _fill(table, MODRM, GROUP3_BYTE, GROUP3, 0xFE, 0xFF)
-    _fill(table, MODRM | IMM8, 0x6B, 0x80, 0x82, 0x83, 0xC0, 0xC1, 0xC6)
-    _fill(table, MODRM | IMMZ, 0x69, 0x81, 0xC7)
-    _fill(table, IMM8, 0x6A, range(0x70, 0x80), 0xA8, range(0xB0, 0xB8), 0xCD, 0xD4, 0xD5, range(0xE0, 0xE8), 0xEB)
-    _fill(table, IMMZ, 0x68, 0xA9, range(0xB8, 0xC0), 0xE8, 0xE9)
-    _fill(table, IMMZ | IMM16, 0x9A, 0xEA)  # far pointers
-    _fill(table, IMM16, 0xC2, 0xCA)
-    _fill(table, IMM16 | IMM8, 0xC8)
-    _fill(table, MOFFS, range(0xA0, 0xA4))
+def _fill_1byte(table: np.ndarray) -> None:
+    _fill(table, 0, 0, range(0x100))
+    for group in range(0, 0x40, 8):  # ADD OR ADC SBB AND SUB XOR CMP
+        _fill(table, group, MODRM, range(4))
+        _fill(table, group, 1, 4)
+        _fill(table, group, OPERAND, 5)
+    _fill(table, 0, MODRM, 0x63, range(0x84, 0x90), range(0xD0, 0xD4), range(0xD8, 0xE0), 0xFE, 0xFF)
+    _fill(table, 0, MODRM | 1, 0x6B, 0x80, 0x82, 0x83, 0xC0, 0xC1, 0xC6)
+    _fill(table, 0, MODRM | OPERAND, 0x69, 0x81, 0xC7)
+    _fill(table, 0, 1, 0x6A, range(0x70, 0x80), 0xA8, range(0xB0, 0xB8), 0xCD, 0xD4, 0xD5, range(0xE0, 0xE8), 0xEB)
+    _fill(table, 0, OPERAND, 0x68, 0xA9, range(0xB8, 0xC0), 0xE8, 0xE9)
+    _fill(table, 0, OPERAND | 2, 0x9A, 0xEA)  # far pointers
+    _fill(table, 0, 2, 0xC2, 0xCA)
+    _fill(table, 0, 3, 0xC8)  # ENTER
+    _fill(table, 0, MOFFS, range(0xA0, 0xA4))
+    _fill(table, 0, MODRM | TEST_ONLY | 1, 0xF6)
+    _fill(table, 0, MODRM | TEST_ONLY | OPERAND, 0xF7)
+    _fill(table, 0, ESCAPE, ESCAPE_0F)
+    _fill(table, 0, MODRM | ESCAPE, 0x62, VEX3, VEX2)  # BOUND LES LDS
+
+
+def _fill_0f(table: np.ndarray) -> None:
+    _fill(table, MAP_0F, MODRM, range(0x100))
+    table[[MAP_0F + opcode for opcode in (0x04, 0x0A, 0x0C, *range(0x24, 0x28), 0x36, 0x39, *range(0x3B, 0x40))]] = 0
+    table[[MAP_0F + opcode for opcode in (0x7A, 0x7B, 0xA6, 0xA7)]] = 0
+    _fill(table, MAP_0F, 0, range(0x05, 0x0A), 0x0B, 0x0E, range(0x30, 0x36), 0x37, 0x77, range(0xA0, 0xA3))
+    _fill(table, MAP_0F, 0, range(0xA8, 0xAB), range(0xC8, 0xD0))
+    _fill(table, MAP_0F, MODRM | 1, 0x0F, range(0x70, 0x74), 0xA4, 0xAC, 0xBA, 0xC2, range(0xC4, 0xC7))  # 0F0F: 3DNow!
+    _fill(table, MAP_0F, MODRM | REGISTERS, range(0x20, 0x24))  # MOV to and from control and debug registers
+    _fill(table, MAP_0F, MODRM | SSE4A | 2, 0x78)
+    _fill(table, MAP_0F, OPERAND, range(0x80, 0x90))
+    _fill(table, MAP_0F, ESCAPE, ESCAPE_38, ESCAPE_3A)
+
+
+def _fill_0f38_0f3a(table: np.ndarray) -> None:
+    _fill(table, MAP_0F38, MODRM, range(0x0C), 0x10, 0x14, 0x15, 0x17, range(0x1C, 0x1F), range(0x20, 0x26))
+    _fill(table, MAP_0F38, MODRM, range(0x28, 0x2C), range(0x30, 0x36), range(0x37, 0x42), range(0x80, 0x83))
+    _fill(table, MAP_0F38, MODRM, range(0xC8, 0xCE), 0xCF, range(0xDB, 0xE0), 0xF0, 0xF1, 0xF5, 0xF6, 0xF8, 0xF9)
+    _fill(table, MAP_0F3A, MODRM | 1, range(0x08, 0x10), range(0x14, 0x18), range(0x20, 0x23), range(0x40, 0x43), 0x44)
+    _fill(table, MAP_0F3A, MODRM | 1, range(0x60, 0x64), 0xCC, 0xCE, 0xCF, 0xDF)
+
+
+def _fill_vex(table: np.ndarray) -> None:
+    """Of VEX the form alone: which of its opcodes exist is not known here."""
+    _fill(table, MAP_VEX_0F, MODRM, range(0x100))
+    _fill(table, MAP_VEX_0F, 0, 0x77)
+    _fill(table, MAP_VEX_0F, MODRM | 1, range(0x70, 0x74), 0xC2, range(0xC4, 0xC7))
+    _fill(table, MAP_VEX_0F38, MODRM, range(0x100))
+    _fill(table, MAP_VEX_0F3A, MODRM | 1, range(0x100))
+
+
+def _maps() -> np.ndarray:
+    table = np.zeros(MAP_VEX_0F3A + 0x100, np.int64)
+    for fill in (_fill_1byte, _fill_0f, _fill_0f38_0f3a, _fill_vex):
+        fill(table)
     return table
 
 
-def _two_byte_map() -> np.ndarray:
-    table = np.full(256, MODRM, np.int64)
-    _fill(table, 0, range(0x05, 0x0C), 0x0E, range(0x30, 0x38), 0x77, range(0xA0, 0xA3), range(0xA8, 0xAB))
-    _fill(table, 0, range(0xC8, 0xD0))
-    _fill(table, IMMZ, range(0x80, 0x90))
-    _fill(table, MODRM | IMM8, 0x0F, range(0x70, 0x74), 0xA4, 0xAC, 0xBA, 0xC2, 0xC4, 0xC5, 0xC6)
+def _prefixes() -> np.ndarray:
+    table = np.zeros(0x100, np.int64)
+    for segment, byte in enumerate((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65)):  # ES CS SS DS FS GS
+        table[byte] = segment + 1 << SEGMENT_SHIFT
+    table[[0x66, 0x67, 0xF2, 0xF3, 0xF0]] = OPERAND_SIZE, ADDRESS_SIZE, REPNE, REP, LOCK
     return table
 
 
-ONE_BYTE, TWO_BYTE = _one_byte_map(), _two_byte_map()
+def _modrm_bytes() -> np.ndarray:
+    """Bytes of ModRM, SIB and displacement by ModRM, first with 16-bit addresses, then 32; a SIB may ask for 4 more."""
+    table = np.ones(0x200, np.int64)
+    for modrm in range(0xC0):
+        mod, rm = modrm >> 6, modrm & 7
+        table[modrm] += 2 if mod == 0 and rm == ESI else mod
+        table[0x100 + modrm] += (4 if rm == EBP else 0, 1, 4)[mod] + (rm == ESP)
+    return table
+
+
+MAPS, PREFIXES, MODRM_BYTES = _maps(), _prefixes(), _modrm_bytes()
 
 
 @compiled
-def modrm_length(at: int, wide: bool) -> int:
-    """Bytes of ModRM, SIB and displacement at a host address, with 32-bit addressing if `wide`."""
-    modrm = load8(at)
-    mod, rm = modrm >> 6, modrm & 7
-    if mod == 3:
-        return 1
-    if not wide:
-        if mod == 0:
-            return 3 if rm == 6 else 1
-        return 1 + mod
-    length = 1
-    base = rm
-    if rm == ESP:
-        base = load8(at + 1) & 7
-        length = 2
-    if mod == 1:
-        return length + 1
-    if mod == 2 or base == EBP:
-        return length + 4
+def byte_at(code: int, at: int, limit: int) -> int:
+    """The byte at an offset from `code`; 0 at `limit` and beyond, where nothing may be read."""
+    byte: int = load8(code + at) if at < limit else 0
+    return byte
+
+
+@compiled
+def skip_prefixes(code: int, limit: int) -> tuple[int, int]:
+    """(number of prefix bytes, the prefixes as bits); the last of several segment prefixes counts."""
+    prefixes = 0
+    for at in range(limit):
+        bits = PREFIXES[load8(code + at)]
+        if bits == 0:
+            return at, prefixes
+        if bits > FLAG_PREFIXES:
+            prefixes &= FLAG_PREFIXES
+        prefixes |= bits
+    return limit, prefixes
+
+
+@compiled
+def is_wide(mode: int, prefixes: int, override: int) -> bool:
+    """Whether operands (or addresses) have 32 bits, by the mode and OPERAND_SIZE (or ADDRESS_SIZE) in `prefixes`."""
+    return (mode == WIDE) != (prefixes & override != 0)
+
+
+@compiled
+def escape(code: int, at: int, limit: int, mode: int, prefixes: int) -> tuple[int, int]:
+    """(offset behind the opcode, its word of MAPS) for the escape at offset `at`."""
+    lead, second = load8(code + at), byte_at(code, at + 1, limit)
+    if lead == ESCAPE_0F:
+        if second == ESCAPE_38 or second == ESCAPE_3A:
+            first = MAP_0F38 if second == ESCAPE_38 else MAP_0F3A
+            return at + 3, MAPS[first + byte_at(code, at + 2, limit)]
+        return at + 2, MAPS[MAP_0F + second]
+    if second >> 6 != 3:
+        return at + 1, MAPS[lead]
+    if mode != WIDE or prefixes & NOT_BEFORE_VEX:
+        return at + 2, 0
+    if lead == VEX2:
+        return at + 3, MAPS[MAP_VEX_0F + byte_at(code, at + 2, limit)]
+    number = second & 0x1F
+    if lead == VEX3 and 1 <= number <= LAST_VEX_MAP:
+        return at + 4, MAPS[MAP_VEX + (number << 8) + byte_at(code, at + 3, limit)]
+    return at + 2, 0
+
+
+@compiled
+def modrm_length(code: int, at: int, limit: int, wide: bool) -> int:
+    """Bytes of ModRM, SIB and displacement from an offset on, with 32-bit addresses if `wide`."""
+    modrm = byte_at(code, at, limit)
+    if wide and modrm & 0xC7 == ESP and byte_at(code, at + 1, limit) & 7 == EBP:  # a SIB without base register
+        return 6
+    length: int = MODRM_BYTES[(0x100 if wide else 0) + modrm]
     return length
 
 
 @compiled
-def skip_prefixes(at: int, mode: int) -> tuple[int, int, int, int]:
-    """(address of the opcode, operand size 16 or 32, address size, segment or -1) of an instruction at a host address."""
-    operand, address, segment = mode, mode, -1
-    for count in range(MAX_LENGTH):
-        byte = load8(at + count)
-        if ONE_BYTE[byte] != PREFIX:
-            return at + count, operand, address, segment
-        if byte == OPERAND_SIZE:
-            operand = 48 - mode
-        elif byte == ADDRESS_SIZE:
-            address = 48 - mode
-        else:
-            for number in range(6):
-                if byte == SEGMENT_PREFIXES[number]:
-                    segment = number
-    return at + MAX_LENGTH - 1, operand, address, segment
+def immediate_length(word: int, reg_field: int, mode: int, prefixes: int) -> int:
+    """Bytes of immediate of an opcode with a word of MAPS."""
+    if word & TEST_ONLY and reg_field > 1:
+        return 0
+    if word & SSE4A and not prefixes & (OPERAND_SIZE | REPNE):
+        return 0
+    length = word & IMMEDIATE
+    if word & OPERAND:
+        length += 4 if is_wide(mode, prefixes, OPERAND_SIZE) else 2
+    if word & MOFFS:
+        length += 4 if is_wide(mode, prefixes, ADDRESS_SIZE) else 2
+    return length
 
 
 @compiled
-def insn_length(at: int, mode: int) -> int:
-    """Length in bytes, 1 to 15, of the instruction at a host address; `mode` is 16 or 32.
+def insn_length(code: int, available: int, mode: int) -> int:
+    """Length in bytes, 1 to 15, of the instruction at host address `code`, of which `available` bytes may be read.
 
-    15 bytes must be readable there, the instruction's own or not.
+    0 if no processor has its opcode, if it is longer than 15 bytes, or in 64-bit mode. INCOMPLETE (negative) if the
+    available bytes, fewer than 15, do not suffice.
     """
-    opcode_at, operand, address, _segment = skip_prefixes(at, mode)
-    opcode = load8(opcode_at)
-    flags = ONE_BYTE[opcode]
-    after = opcode_at + 1
-    if opcode == ESCAPE:
-        opcode = load8(after)
-        flags = TWO_BYTE[opcode]
-        after += 1
-        if opcode == ESCAPE_38 or opcode == ESCAPE_3A:
-            flags = MODRM | (IMM8 if opcode == ESCAPE_3A else 0)
-            after += 1
-        elif MOV_CONTROL_FIRST <= opcode <= MOV_CONTROL_LAST:
-            flags = 0
-            after += 1
-    elif (opcode == GROUP3_BYTE or opcode == GROUP3) and load8(after) >> 3 & 7 < 2:
-        flags |= IMM8 if opcode == GROUP3_BYTE else IMMZ
-    if flags & MODRM:
-        after += modrm_length(after, address == WIDE)
-    if flags & IMM8:
-        after += 1
-    if flags & IMM16:
-        after += 2
-    if flags & IMMZ:
-        after += operand >> 3
-    if flags & MOFFS:
-        after += address >> 3
-    return min(after - at, MAX_LENGTH)
+    if mode != NARROW and mode != WIDE:
+        return 0
+    limit = min(available, MAX_LENGTH)
+    too_long = INCOMPLETE if available < MAX_LENGTH else 0
+    at, prefixes = skip_prefixes(code, limit)
+    if at >= limit:
+        return too_long
+    word = MAPS[load8(code + at)]
+    if word & ESCAPE:
+        at, word = escape(code, at, limit, mode, prefixes)
+    else:
+        at += 1
+    if at > limit:
+        return too_long
+    if word == 0:
+        return 0
+    reg_field = 0
+    if word & MODRM:
+        reg_field = byte_at(code, at, limit) >> 3 & 7
+        at += 1 if word & REGISTERS else modrm_length(code, at, limit, is_wide(mode, prefixes, ADDRESS_SIZE))
+    at += immediate_length(word, reg_field, mode, prefixes)
+    return at if at <= limit else too_long
 
 
 @compiled
-def count_insns(at: int, size: int, mode: int) -> int:
-    """The number of instructions in `size` bytes of straight-line code at a host address (15 more must be readable)."""
+def count_insns(code: int, size: int, mode: int) -> int:
+    """The number of instructions in the `size` bytes of a block of the engine at host address `code`.
+
+    Nothing beyond them is read. What cannot be decoded counts as one instruction, the last: the engine ends a block
+    with an instruction that it does not know, and the block's size includes only those of its bytes that it looked at.
+    """
     done = 0
     count = 0
     while done < size:
-        done += insn_length(at + done, mode)
         count += 1
+        length = insn_length(code + done, size - done, mode)
+        if length <= 0:
+            return count
+        done += length
     return count
 
 
 @compiled
-def load_signed(at: int, size: int) -> int:
-    """A displacement of 1, 2 or 4 bytes, sign-extended."""
-    if size == 1:
-        return (load8(at) ^ 0x80) - 0x80
-    if size == 2:
-        return ((load8(at) | load8(at + 1) << 8) ^ 0x8000) - 0x8000
-    return (load32(at) ^ 0x8000_0000) - 0x8000_0000
+def displacement(at: int, size: int) -> int:
+    """The displacement of 1, 2 or 4 bytes at a host address, sign-extended."""
+    value: int = load8(at) if size == 1 else load16(at) if size == 2 else load32(at)
+    sign = 1 << 8 * size - 1
+    return (value ^ sign) - sign
 
 
 @compiled
 def register(regs: int, number: int) -> int:
     """A general register of 32 bits from 64-bit words at host address `regs`."""
-    return load64(regs + 8 * number) & 0xFFFF_FFFF
+    word: int = load64(regs + 8 * number)
+    return word & 0xFFFF_FFFF
 
 
 @compiled
@@ -170,17 +278,17 @@ def offset16(at: int, regs: int) -> tuple[int, int]:
     mod, rm = modrm >> 6, modrm & 7
     offset, segment = 0, DS
     if mod == 0 and rm == 6:
-        return DS, load_signed(at + 1, 2) & 0xFFFF
+        return DS, displacement(at + 1, 2) & 0xFFFF
     if rm == 0 or rm == 1 or rm == 7:
-        offset = register(regs, 3)  # BX
+        offset = register(regs, EBX)
     elif rm == 2 or rm == 3 or rm == 6:
         offset, segment = register(regs, EBP), SS
     if rm == 0 or rm == 2 or rm == 4:
-        offset += register(regs, 6)  # SI
+        offset += register(regs, ESI)
     elif rm == 1 or rm == 3 or rm == 5:
-        offset += register(regs, 7)  # DI
+        offset += register(regs, EDI)
     if mod:
-        offset += load_signed(at + 1, mod)
+        offset += displacement(at + 1, mod)
     return segment, offset & 0xFFFF
 
 
@@ -198,26 +306,29 @@ def offset32(at: int, regs: int) -> tuple[int, int]:
         if sib >> 3 & 7 != ESP:
             offset = register(regs, sib >> 3 & 7) << (sib >> 6)
     if mod == 0 and base == EBP:
-        return DS, offset + load_signed(after, 4) & 0xFFFF_FFFF
+        return DS, offset + displacement(after, 4) & 0xFFFF_FFFF
     offset += register(regs, base)
     if mod:
-        offset += load_signed(after, 1 if mod == 1 else 4)
+        offset += displacement(after, 1 if mod == 1 else 4)
     return SS if base == ESP or base == EBP else DS, offset & 0xFFFF_FFFF
 
 
 @compiled
-def operand_of(at: int, mode: int, regs: int) -> tuple[int, int, int, int]:
-    """(segment, offset, reg field, length) of a two-byte-opcode instruction with ModRM at a host address.
+def operand_of(code: int, mode: int, regs: int) -> tuple[int, int, int, int]:
+    """(segment, offset, reg field, length) of an instruction with a two-byte opcode and ModRM at host address `code`.
 
-    `regs` is the host address of the general registers, as 64-bit words. With a register operand the segment is -1 and the
-    register's number stands in place of the offset.
+    15 bytes must be readable there, and `regs` is the host address of the general registers as 64-bit words. The
+    segment is a number, 0 to 5 for ES CS SS DS FS GS, the offset one in it. For a register operand the segment is
+    REGISTER_OPERAND and the register's number stands in place of the offset.
     """
-    opcode_at, _operand, address, prefix = skip_prefixes(at, mode)
-    modrm_at = opcode_at + 2
+    at, prefixes = skip_prefixes(code, MAX_LENGTH)
+    modrm_at = code + at + 2
     modrm = load8(modrm_at)
-    field, length = modrm >> 3 & 7, insn_length(at, mode)
-    opcode = load8(opcode_at + 1)
-    if modrm >> 6 == 3 or MOV_CONTROL_FIRST <= opcode <= MOV_CONTROL_LAST:
+    field, length = modrm >> 3 & 7, insn_length(code, MAX_LENGTH, mode)
+    if modrm >> 6 == 3 or MAPS[MAP_0F + load8(modrm_at - 1)] & REGISTERS:
         return REGISTER_OPERAND, modrm & 7, field, length
-    segment, offset = offset32(modrm_at, regs) if address == WIDE else offset16(modrm_at, regs)
-    return segment if prefix < 0 else prefix, offset, field, length
+    wide = is_wide(mode, prefixes, ADDRESS_SIZE)
+    segment, offset = offset32(modrm_at, regs) if wide else offset16(modrm_at, regs)
+    if prefixes > FLAG_PREFIXES:
+        segment = (prefixes >> SEGMENT_SHIFT) - 1
+    return segment, offset, field, length
