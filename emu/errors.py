@@ -1,7 +1,7 @@
 """The error tree: everything emu raises on purpose derives from `EmuError`.
 
-Each class carries the exit status that the `emu` command ends with (documented in the README); the message is one
-line that names the thing, what was expected, and what to do.
+Each class carries the exit status that the `emu` command ends with (documented in the README). All are even, because odd
+ones are what a guest's own exit gives. The message is one line that names the thing, what was expected, and what to do.
 """
 
 from __future__ import annotations
@@ -28,13 +28,19 @@ class BadImageError(EmuError):
 class MachineMemoryError(EmuError):
     """The machine has too few free frames for what was asked."""
 
-    exit_status = 71
+    exit_status = 72
 
 
 class EngineError(EmuError):
     """The Unicorn library on this machine does not behave as the design needs; nothing is run on it."""
 
-    exit_status = 69
+    exit_status = 78
+
+
+class OutputError(EmuError):
+    """The guest's output, or a trace, cannot be written: a closed pipe, a terminal that went away, a full disk."""
+
+    exit_status = 74
 
 
 class BrokenInvariantError(EmuError):

@@ -41,6 +41,7 @@ RECORD = np.dtype(
 )
 assert RECORD.itemsize == RECORD_WORDS * 8
 NO_PAGE = 0xFFFF_FFFF
+NESTED_FAULT = 1 << 8  # in the info of a hidden fault: of the nested table, and `va` is a PA
 
 
 class Kind(IntEnum):
@@ -48,7 +49,7 @@ class Kind(IntEnum):
 
     CR3_LOAD = 1  # old, new: guest CR3; mpn: the root now walked; info: 1 if the root was cached
     CR_WRITE = 2  # info: register number; old, new: guest value
-    HIDDEN_FAULT = 3  # the shadow (or nested) table lacked it; va, ppn, mpn; info: error code; old, new: entry
+    HIDDEN_FAULT = 3  # the shadow (or nested) table lacked it; va, ppn, mpn; info: error code, NESTED_FAULT; old, new: entry
     TRUE_FAULT = 4  # a page fault that the guest's own tables ask for; va; info: error code
     PTE_WRITE = 5  # guest page-table store; va: of the entry; ppn: table page; info: index; old, new: guest entry
     SHADOW_UPDATE = 6  # shadow entry changed by a guest table change; info: index; old, new: shadow entry

@@ -38,9 +38,7 @@ SEGMENT_SHIFT = 8
 FLAG_PREFIXES = (1 << SEGMENT_SHIFT) - 1
 NOT_BEFORE_VEX = OPERAND_SIZE | REPNE | REP | LOCK
 
-MAP_1BYTE, MAP_0F, MAP_0F38, MAP_0F3A = 0, 0x100, 0x200, 0x300  # first words in MAPS
-MAP_VEX = 0x300  # plus 0x100 for each step of VEX.mmmmm, of which 1, 2 and 3 are the legacy maps 0F, 0F38 and 0F3A
-MAP_VEX_0F, MAP_VEX_0F38, MAP_VEX_0F3A = 0x400, 0x500, 0x600
+MAP_0F, MAP_0F38, MAP_0F3A = 0x100, 0x200, 0x300  # first words in MAPS, by VEX.mmmmm too: lengths are alike in VEX
 LAST_VEX_MAP = 3
 ESCAPE_0F, ESCAPE_38, ESCAPE_3A, VEX3, VEX2 = 0x0F, 0x38, 0x3A, 0xC4, 0xC5
 
@@ -89,27 +87,12 @@ def _fill_0f(table: np.ndarray) -> None:
     _fill(table, MAP_0F, ESCAPE, ESCAPE_38, ESCAPE_3A)
 
 
-def _fill_0f38_0f3a(table: np.ndarray) -> None:
-    _fill(table, MAP_0F38, MODRM, range(0x0C), 0x10, 0x14, 0x15, 0x17, range(0x1C, 0x1F), range(0x20, 0x26))
-    _fill(table, MAP_0F38, MODRM, range(0x28, 0x2C), range(0x30, 0x36), range(0x37, 0x42), range(0x80, 0x83))
-    _fill(table, MAP_0F38, MODRM, range(0xC8, 0xCE), 0xCF, range(0xDB, 0xE0), 0xF0, 0xF1, 0xF5, 0xF6, 0xF8, 0xF9)
-    _fill(table, MAP_0F3A, MODRM | 1, range(0x08, 0x10), range(0x14, 0x18), range(0x20, 0x23), range(0x40, 0x43), 0x44)
-    _fill(table, MAP_0F3A, MODRM | 1, range(0x60, 0x64), 0xCC, 0xCE, 0xCF, 0xDF)
-
-
-def _fill_vex(table: np.ndarray) -> None:
-    """Of VEX the form alone: which of its opcodes exist is not known here."""
-    _fill(table, MAP_VEX_0F, MODRM, range(0x100))
-    _fill(table, MAP_VEX_0F, 0, 0x77)
-    _fill(table, MAP_VEX_0F, MODRM | 1, range(0x70, 0x74), 0xC2, range(0xC4, 0xC7))
-    _fill(table, MAP_VEX_0F38, MODRM, range(0x100))
-    _fill(table, MAP_VEX_0F3A, MODRM | 1, range(0x100))
-
-
 def _maps() -> np.ndarray:
-    table = np.zeros(MAP_VEX_0F3A + 0x100, np.int64)
-    for fill in (_fill_1byte, _fill_0f, _fill_0f38_0f3a, _fill_vex):
-        fill(table)
+    table = np.zeros(0x400, np.int64)
+    _fill_1byte(table)
+    _fill_0f(table)
+    _fill(table, MAP_0F38, MODRM, range(0x100))  # these two have one form each, for opcodes to come as well
+    _fill(table, MAP_0F3A, MODRM | 1, range(0x100))
     return table
 
 
@@ -175,10 +158,10 @@ def escape(code: int, at: int, limit: int, mode: int, prefixes: int) -> tuple[in
     if mode != WIDE or prefixes & NOT_BEFORE_VEX:
         return at + 2, 0
     if lead == VEX2:
-        return at + 3, MAPS[MAP_VEX_0F + byte_at(code, at + 2, limit)]
+        return at + 3, MAPS[MAP_0F + byte_at(code, at + 2, limit)]
     number = second & 0x1F
     if lead == VEX3 and 1 <= number <= LAST_VEX_MAP:
-        return at + 4, MAPS[MAP_VEX + (number << 8) + byte_at(code, at + 3, limit)]
+        return at + 4, MAPS[(number << 8) + byte_at(code, at + 3, limit)]
     return at + 2, 0
 
 

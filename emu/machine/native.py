@@ -10,10 +10,13 @@ the outermost function: without the digest, an edit (or an upgrade) of an inline
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import hashlib
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,11 @@ __all__ = [
 ]
 
 PACKAGE = Path(__file__).resolve().parent.parent
+# Modules that no native code is built from, so that a change of theirs costs no compilation (a test checks the list).
+PYTHON_ONLY = frozenset(
+    "__init__.py check.py config.py cpu.py cpuid.py errors.py exits.py images.py loader.py nested_pool.py regfile.py state.py "
+    "tables.py vm.py".split()
+)
 KEPT_CACHES = 3  # the newest few: enough to go back and forth between two checkouts without compiling again
 
 
@@ -52,8 +60,9 @@ def _sources_digest() -> str:
     """A digest of every file that native code may be built from, and of the compiler's version."""
     digest = hashlib.blake2b(digest_size=10)
     digest.update(f"{numba.__version__} {sys.version_info[:2]}".encode())
-    for folder in ("machine", "vm"):
-        for source in sorted((PACKAGE / folder).glob("*.py")):
+    sources = [*PACKAGE.glob("*.py"), *PACKAGE.glob("machine/*.py"), *PACKAGE.glob("vm/*.py")]
+    for source in sorted(sources):
+        if source.name not in PYTHON_ONLY:
             digest.update(source.name.encode())
             digest.update(source.read_bytes())
     return digest.hexdigest()
@@ -70,12 +79,26 @@ def _cache_root() -> Path:
 def _set_up_cache() -> Path:
     root = _cache_root()
     folder = root / _sources_digest()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:  # no home, or a read-only one: compile for this process alone
+        folder = Path(tempfile.mkdtemp(prefix="emu-cache-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    else:
+        _drop_old_caches(root)
     config.CACHE_DIR = str(folder)
-    if not folder.is_dir() and root.is_dir():
-        old = sorted((p for p in root.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
-        for stale in old[: max(0, len(old) - KEPT_CACHES + 1)]:
-            shutil.rmtree(stale, ignore_errors=True)
     return folder
+
+
+def _drop_old_caches(root: Path) -> None:
+    """Keep the newest few; another emu may be doing the same."""
+    with contextlib.suppress(OSError):
+        by_age = sorted((p for p in root.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime, reverse=True)
+        for stale in by_age[KEPT_CACHES:]:
+            shutil.rmtree(stale, ignore_errors=True)
 
 
 CACHE = _set_up_cache()

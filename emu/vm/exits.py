@@ -37,6 +37,7 @@ class Outcome(StrEnum):
     RESET = "reset"
     UNSUPPORTED = "unsupported"
     INTERRUPTED = "interrupted"
+    PAUSED = "paused"  # the run goes on
 
 
 @dataclass(frozen=True)

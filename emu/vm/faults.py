@@ -6,7 +6,7 @@ each function is one of the words below.
 
 from __future__ import annotations
 
-from emu.events import Kind
+from emu.events import NESTED_FAULT, Kind
 from emu.machine import control as cbw
 from emu.machine import paging as pg
 from emu.machine.native import compiled, load64
@@ -67,7 +67,7 @@ def on_shadow_fault(cb: object, va: int, seen: int) -> int:
 
 @compiled
 def record_fill(cb: object, va: int, ppn: int, slot: int, seen: int, old: int, new: int) -> None:
-    """One record for a hidden fault."""
+    """One record for a hidden fault; `seen` has NESTED_FAULT if `va` is a guest-physical address."""
     emit(cb, _HIDDEN, seen, va, ppn, pmap.entry(cb, slot) & pmap.MPN_MASK, old, new)
 
 
@@ -88,5 +88,5 @@ def on_nested_fault(cb: object, pa: int, seen: int) -> int:
     if write and not new & pg.WRITABLE and not make_room_to_store(cb, pa, slot, pg.USER | pg.WRITABLE):
         nested.fill(cb, ppn, slot)
     cb[cbw.HIDDEN_NESTED] += 1
-    record_fill(cb, pa, ppn, slot, seen, old, load64(nested.leaf_address(cb, ppn, False)))
+    record_fill(cb, pa, ppn, slot, seen | NESTED_FAULT, old, load64(nested.leaf_address(cb, ppn, False)))
     return SERVED

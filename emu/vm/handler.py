@@ -26,7 +26,7 @@ from emu.machine.native import (
     types,
 )
 from emu.vm import access, clock, code, deliver, faults, reasons, registers, step
-from emu.vm.record import count, emit, ring_is_nearly_full
+from emu.vm.record import emit, ring_is_nearly_full
 
 _TLB, _PORT_READ, _PORT_WRITE = int(Kind.TLB_FLUSH), int(Kind.PORT_READ), int(Kind.PORT_WRITE)
 MAX_INSN = 15
@@ -207,7 +207,7 @@ def finish(cb: object) -> None:
     if cb[cbw.NEEDS_TLB_FLUSH]:
         cb[cbw.NEEDS_TLB_FLUSH] = 0
         code.flush_engine_tlb(cb)
-        count(cb, _TLB)
+        emit(cb, _TLB, 0, 0, -1, -1, 0, 0)
     clock.refresh_tag(cb)
 
 
@@ -218,6 +218,14 @@ def inject(cb: object) -> int:
     reason = cb[cbw.REASON]
     cb[cbw.REASON] = reasons.RUNNING
     return reason
+
+
+def compile_for_python() -> None:
+    """Compile what only Python calls, so that it is in the cache with the rest."""
+    words = types.Array(types.int64, 1, "C")
+    inject.compile((words,))
+    for function in (access.load_block, access.store_block):
+        function.compile((words, types.int64, types.int64, types.int64))
 
 
 # ---- ports ----------------------------------------------------------------------------------------------------------

@@ -23,12 +23,11 @@ CR0_KEPT = (
 CR4_ALLOWED = pg.CR4_TSD | pg.CR4_DE | pg.CR4_PSE | pg.CR4_MCE | pg.CR4_PGE | pg.CR4_OSFXSR | pg.CR4_OSXMMEXCPT
 CR4_FLUSHING = pg.CR4_PSE | pg.CR4_PGE | pg.CR4_PAE
 LMSW_BITS = pg.CR0_PE | pg.CR0_MP | pg.CR0_EM | pg.CR0_TS
-_CR3_LOAD, _CR_WRITE, _INVLPG, _RDTSC, _TLB = (
+_CR3_LOAD, _CR_WRITE, _INVLPG, _RDTSC = (
     int(Kind.CR3_LOAD),
     int(Kind.CR_WRITE),
     int(Kind.INVLPG),
     int(Kind.RDTSC),
-    int(Kind.TLB_FLUSH),
 )
 OPCODE_MOV_FROM_CR, OPCODE_MOV_TO_CR, OPCODE_CLTS, OPCODE_GROUP7 = 0x20, 0x22, 0x06, 0x01
 
@@ -120,7 +119,6 @@ def guest_flushed(cb: object) -> None:
     if cb[cbw.SHADOWING]:
         shadow.sync_all(cb)
     cb[cbw.NEEDS_TLB_FLUSH] = 1
-    emit(cb, _TLB, 0, 0, -1, -1, 0, 0)
 
 
 @compiled

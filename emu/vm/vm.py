@@ -21,9 +21,8 @@ from emu.events import Kind
 from emu.machine import control as cbw
 from emu.machine import paging, vmcb
 from emu.machine.cpu import RESET_STATE, Cpu
-from emu.machine.memory import FrameUse, MachineMemory
+from emu.machine.memory import MachineMemory
 from emu.machine.regfile import RegisterFile
-from emu.units import PAGE_BYTES
 from emu.vm import access, clock, deliver, exits, handler, nested, nested_pool, reasons, record, shadow
 from emu.vm.exits import ExitContext, Outcome, Stop
 from emu.vm.state import NO_ROW, VmState
@@ -47,8 +46,11 @@ class Console(Protocol):
     def poll(self) -> bytes:
         """Input for COM1 that is there now, empty if none; called at the same virtual times in every run."""
 
-    def wait(self) -> bool:
-        """Wait for input; false if none can come any more."""
+    def idle(self, seconds: float | None) -> bool:
+        """The guest sleeps for `seconds` of virtual time, or until input if None: an interactive console may wait.
+
+        True if there may be input now; false ends a sleep until input.
+        """
 
 
 class VirtualMachine:
@@ -74,6 +76,7 @@ class VirtualMachine:
         self._on_events = on_events
         self._context = ExitContext(self.control, self.registers, self.state.insn)
         self._limit = NEVER  # of retired instructions
+        self._pause = NEVER  # virtual time at which `run` returns
         self._idle_insns = 0  # virtual time that passed in HLT
         self._input = bytearray()
         self._input_due = 0  # virtual time at which the next byte may arrive
@@ -200,6 +203,39 @@ class VirtualMachine:
         self.flush_events()
         return self._stop
 
+    def run_until(self, virtual_time: int, *, limit: int | None = None) -> None:
+        """Run until `virtual_time`, or until the guest stops if that is sooner; `run` goes on from there."""
+        self._pause = virtual_time
+        if self.virtual_time < virtual_time:
+            self.run(limit=limit)
+        self._pause = NEVER
+        if self._stop is not None and self._stop.outcome is Outcome.PAUSED:
+            self._stop = None
+
+    def interrupt(self) -> None:
+        """Stop the guest soon; safe to call from a signal handler."""
+        self._request_stop(Stop(Outcome.INTERRUPTED))
+
+    @property
+    def virtual_time(self) -> int:
+        """Virtual time: retired instructions, and what HLT skipped."""
+        return int(self.control[cbw.INSNS])
+
+    @property
+    def virtual_seconds(self) -> float:
+        """Virtual time in seconds."""
+        return self.virtual_time / self.config.insns_per_second
+
+    @property
+    def retired_insns(self) -> int:
+        """Guest instructions that retired."""
+        return self.virtual_time - self._idle_insns
+
+    @property
+    def guest_cr3(self) -> int:
+        """The guest's CR3."""
+        return int(self.control[cbw.GUEST_CR3])
+
     def _enter_guest(self) -> None:
         control = self.control
         handler.finish(control)
@@ -273,6 +309,8 @@ class VirtualMachine:
         now = int(self.control[cbw.INSNS])
         if self._stop is None and now - self._idle_insns >= self._limit:
             self._stop = Stop(Outcome.LIMIT)
+        if self._stop is None and now >= self._pause:
+            self._stop = Stop(Outcome.PAUSED)
         self.board.advance()
         if not self._input:
             self._input += self.console.poll()
@@ -285,7 +323,7 @@ class VirtualMachine:
         """Say when the block hook shall stop the guest next."""
         control = self.control
         now = int(control[cbw.INSNS])
-        deadline = min(now + SLICE_INSNS - now % SLICE_INSNS, self.board.next_event(), self._limit + self._idle_insns)
+        deadline = min(now + SLICE_INSNS - now % SLICE_INSNS, self.board.next_event(), self._limit + self._idle_insns, self._pause)
         if self._input and self.board.serial_room():
             deadline = min(deadline, max(self._input_due, now + 1))
         control[cbw.DEADLINE] = deadline
@@ -304,24 +342,17 @@ class VirtualMachine:
         context.retire(context.prefixes(context.instruction(), OPCODE_HLT) + 1)
         if not self.registers.flags & paging.EFLAGS_IF:
             return Stop(Outcome.HALTED, why=f"interrupts off at {self.registers.eip:08x}")
-        while not self.board.has_interrupt():
-            now = int(control[cbw.INSNS])
-            if now - self._idle_insns >= self._limit:
-                return Stop(Outcome.LIMIT)
+        while not self.board.has_interrupt() and self._stop is None:
             self.flush_events()
-            event = self._next_wake()
-            if event == NEVER:
-                if self.console.wait():
-                    self._look_outside()
-                    continue
+            now, event = int(control[cbw.INSNS]), self._next_wake()
+            has_input = self.console.idle(None if event == NEVER else (event - now) / self.config.insns_per_second)
+            if event == NEVER and not has_input:
                 return Stop(Outcome.HALTED, why=f"no interrupt can come at {self.registers.eip:08x}")
-            jump = max(0, event - now)
-            control[cbw.INSNS] = now + jump
-            self._idle_insns += jump
+            if not has_input:
+                control[cbw.INSNS] = max(now, event)
+                self._idle_insns += max(0, event - now)
             self._look_outside()
-            if self._stop is not None:
-                return self._stop
-        return None
+        return self._stop
 
     def _next_wake(self) -> int:
         """Virtual time of the next thing that may end a HLT: a device's event, or input that waits for its turn."""
@@ -347,5 +378,3 @@ class VirtualMachine:
         """Give all frames back to the machine."""
         self.state.release()
 
-
-__all__ = ["PAGE_BYTES", "Console", "FrameUse", "VirtualMachine"]

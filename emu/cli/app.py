@@ -1,0 +1,100 @@
+"""Commands and options, with Typer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emu import events
+from emu.cli.console import write_out
+from emu.config import Mmu, VmConfig, parse_size
+from emu.errors import UsageError
+from emu.units import MIB
+
+DEFAULTS = VmConfig()
+OPTIONAL_VALUES = {"--trace": "-", "--tables": "end"}  # options whose value may be left out, and what that means
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="A virtual machine monitor and a laboratory for virtual-machine memory management.",
+)
+
+
+def normalize(arguments: list[str]) -> list[str]:
+    """Give options with an optional value their meaning without one: Typer knows only options with or without."""
+    return [f"{item}={OPTIONAL_VALUES[item]}" if item in OPTIONAL_VALUES else item for item in arguments]
+
+
+def _event_groups(names: str | None, *, traced: bool) -> frozenset[str]:
+    if not traced:
+        if names is not None:
+            raise UsageError("--events selects what --trace shows: give --trace too")
+        return frozenset()
+    groups = [name.strip() for name in names.split(",")] if names is not None else list(events.GROUPS)
+    for name in groups:
+        if name not in events.GROUPS:
+            raise UsageError(f"unknown event group '{name}': known are {', '.join(events.GROUPS)}")
+    return frozenset(groups)
+
+
+def _check_tables(at: str | None) -> str | None:
+    if at is not None and at != OPTIONAL_VALUES["--tables"] and not (at.isascii() and at.isdigit()):
+        raise UsageError(f"--tables={at}: expected a virtual time in instructions, or nothing for the end of the run")
+    return at
+
+
+@app.command()
+def boot(
+    guest: Annotated[str, typer.Argument(help="A guest that comes with emu, by name, or a multiboot kernel file.")],
+    memory: Annotated[str, typer.Option(help="Size of guest memory.")] = f"{DEFAULTS.memory_bytes // MIB}M",
+    append: Annotated[str, typer.Option(help="Arguments on the kernel's command line.")] = "",
+    module: Annotated[list[Path] | None, typer.Option(help="A file to pass as a boot module; repeatable.")] = None,
+    mmu: Annotated[Mmu, typer.Option(help="How the guest's paging is virtualized.")] = DEFAULTS.mmu,
+    cpu_limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many guest instructions.")] = None,
+    trace: Annotated[
+        str | None, typer.Option(metavar="[=FILE]", help="Trace events to standard error, or to a file.")
+    ] = None,
+    select: Annotated[
+        str | None, typer.Option("--events", help=f"Groups of events to trace: {', '.join(events.GROUPS)}.")
+    ] = None,
+    tables: Annotated[
+        str | None, typer.Option(metavar="[=AT]", help="Print the page tables at the end, or at a virtual time.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print a summary object as the last line of output.")] = False,
+    raw_exit: Annotated[bool, typer.Option("--raw-exit", help="Exit value 0 ends with status 1, as in QEMU.")] = False,
+    no_reboot: Annotated[bool, typer.Option("--no-reboot", help="A reset by the guest ends the run.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary on standard error.")] = False,
+) -> int:
+    """Boot a guest kernel. Its serial port is standard input and output."""
+    from emu.cli.boot import BootOptions, boot as run_boot  # noqa: I001, PLC0415  (heavy: only this command needs it)
+
+    config = VmConfig(memory_bytes=parse_size(memory), mmu=mmu, events=_event_groups(select, traced=trace is not None))
+    options = BootOptions(
+        guest=guest,
+        config=config,
+        append=append,
+        modules=tuple(module or ()),
+        insn_limit=cpu_limit,
+        trace=trace,
+        tables=_check_tables(tables),
+        as_json=json,
+        raw_exit=raw_exit,
+        no_reboot=no_reboot,
+        quiet=quiet,
+    )
+    return run_boot(options)
+
+
+@app.command()
+def guests() -> None:
+    """List the guests that come with emu."""
+    from emu import images  # noqa: PLC0415
+
+    known = images.guests()
+    width = max(len(info.name) for info in known)
+    write_out("".join(f"{info.name:<{width}}  {info.description}\n" for info in known).encode())

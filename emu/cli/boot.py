@@ -1,0 +1,208 @@
+"""`emu boot`: one guest on one machine, from the reset vector to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from rich.console import Console as RichConsole
+from rich.table import Table
+
+from emu import images
+from emu.cli.console import HostConsole, write_out
+from emu.config import VmConfig
+from emu.errors import OutputError, UsageError
+from emu.machine import native
+from emu.machine.memory import MachineMemory
+from emu.trace import counters, tables_text, text
+from emu.units import PAGE_BYTES
+from emu.vm import loader
+
+STANDARD_ERROR = "-"
+AT_END = "end"
+STATUS_LIMIT, STATUS_TRIPLE_FAULT, STATUS_HALTED, STATUS_RESET, STATUS_UNSUPPORTED, STATUS_INTERRUPTED = (
+    124,
+    80,
+    82,
+    84,
+    86,
+    130,
+)
+
+
+@dataclass(frozen=True)
+class BootOptions:
+    """What the command line asks for."""
+
+    guest: str
+    config: VmConfig
+    append: str
+    modules: tuple[Path, ...]
+    insn_limit: int | None
+    trace: str | None  # a file, STANDARD_ERROR, or no trace
+    tables: str | None  # AT_END or a virtual time
+    as_json: bool
+    raw_exit: bool
+    no_reboot: bool
+    quiet: bool
+
+
+def find_image(guest: str) -> Path:
+    """A guest that comes with emu by its name, else a file; raises UsageError if it is neither."""
+    known = {info.name: info.path for info in images.guests()}
+    if guest in known:
+        return known[guest]
+    path = Path(guest)
+    if path.exists() or "/" in guest:
+        return path
+    raise UsageError(f"unknown guest '{guest}': neither a file nor one of {', '.join(known)}")
+
+
+@contextlib.contextmanager
+def trace_output(target: str | None) -> Iterator[Callable[[np.ndarray], None] | None]:
+    """A function that writes event records as text to `target`; raises OutputError when it cannot."""
+    if target is None:
+        yield None
+        return
+    try:
+        with contextlib.ExitStack() as stack:
+            stream: TextIO = sys.stderr
+            if target != STANDARD_ERROR:
+                stream = stack.enter_context(Path(target).open("w", encoding="utf-8"))
+
+            def write(records: np.ndarray) -> None:
+                try:
+                    stream.writelines(line + "\n" for line in text.lines(records))
+                except OSError as error:
+                    raise _lost_trace(target, error) from error
+
+            yield write
+    except OSError as error:
+        raise _lost_trace(target, error) from error
+
+
+def _lost_trace(target: str, error: OSError) -> OutputError:
+    name = "standard error" if target == STANDARD_ERROR else target
+    return OutputError(f"{name}: cannot write the trace ({(error.strerror or str(error)).lower()})")
+
+
+def boot(options: BootOptions) -> int:
+    """Boot, run, sum up; the exit status of the command."""
+    config = options.config
+    rom = images.firmware()
+    files = loader.load(find_image(options.guest), config.memory_bytes, options.append, options.modules)
+    announce_compilation()
+    from emu.vm.vm import VirtualMachine  # noqa: PLC0415  (compiles on import: only now is it known to be needed)
+
+    console = HostConsole()
+    with trace_output(options.trace) as on_events:
+        vm = VirtualMachine(
+            machine_memory(config, rom), config, rom=rom, firmware_files=files, console=console, on_events=on_events
+        )
+        vm.no_reboot = options.no_reboot
+        console.show_progress(lambda: f"{vm.retired_insns:,} instructions, virtual time {vm.virtual_seconds:.3f} s")
+        with console.session(vm.interrupt):
+            stop = _run(vm, options)
+        native.mark_cache_complete()
+        vm.stop_event(stop)
+    if options.tables == AT_END:
+        _print_tables(vm)
+    status = exit_status(stop, raw=options.raw_exit)
+    if not options.quiet:
+        _print_summary(vm, stop)
+    if options.as_json:
+        write_out((json.dumps(summary(vm, stop, options, status)) + "\n").encode())
+    return status
+
+
+def machine_memory(config: VmConfig, rom: bytes) -> MachineMemory:
+    """A machine that is just large enough for one VM."""
+    from emu.vm.state import frames_needed  # noqa: PLC0415
+
+    return MachineMemory(frames_needed(config, len(rom)) * PAGE_BYTES)
+
+
+def announce_compilation() -> None:
+    """Say so before a first run compiles for long; compile what Python calls too, so that no later run has to."""
+    if native.cache_is_warm():
+        return
+    print("emu: compiling native code, once for this version: this takes up to 40 seconds", file=sys.stderr, flush=True)
+    from emu.vm import handler  # noqa: PLC0415
+
+    handler.compile_for_python()
+
+
+def _run(vm: Any, options: BootOptions) -> Any:
+    if options.tables in (None, AT_END):
+        return vm.run(limit=options.insn_limit)
+    vm.run_until(int(options.tables or 0), limit=options.insn_limit)
+    _print_tables(vm)
+    return vm.run(limit=options.insn_limit)
+
+
+def exit_status(stop: Any, *, raw: bool) -> int:
+    """The status of `emu boot` for the end of a run (documented in the README)."""
+    from emu.vm.exits import Outcome  # noqa: PLC0415
+
+    if stop.outcome is Outcome.EXITED:
+        return 0 if stop.value == 0 and not raw else (2 * stop.value + 1) & 0xFF
+    return {
+        Outcome.LIMIT: STATUS_LIMIT,
+        Outcome.TRIPLE_FAULT: STATUS_TRIPLE_FAULT,
+        Outcome.HALTED: STATUS_HALTED,
+        Outcome.RESET: STATUS_RESET,
+        Outcome.UNSUPPORTED: STATUS_UNSUPPORTED,
+        Outcome.INTERRUPTED: STATUS_INTERRUPTED,
+    }[stop.outcome]
+
+
+def summary(vm: Any, stop: Any, options: BootOptions, status: int) -> dict[str, Any]:
+    """The object that --json prints: nothing in it differs between two equal runs."""
+    return {
+        "guest": options.guest,
+        "mmu": str(options.config.mmu),
+        "memory_bytes": options.config.memory_bytes,
+        "outcome": str(stop.outcome),
+        "exit_value": stop.value,
+        "why": stop.why,
+        "status": status,
+        "instructions": vm.retired_insns,
+        "virtual_time": vm.virtual_time,
+        "counters": counters.counters(vm.control, vm.state.counters),
+    }
+
+
+def _print_summary(vm: Any, stop: Any) -> None:
+    errors = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+    what = f"{stop.outcome} with value {stop.value}" if str(stop.outcome) == "exited" else str(stop.outcome)
+    why = f" ({stop.why})" if stop.why else ""
+    errors.print(
+        f"emu: {what}{why} after {vm.retired_insns:,} instructions, virtual time {vm.virtual_seconds:.6f} s",
+        markup=False,
+    )
+    table = Table.grid(padding=(0, 3))
+    counts = [(name, count) for name, count in counters.counters(vm.control, vm.state.counters).items() if count]
+    columns = 3
+    rows = -(-len(counts) // columns)
+    for _ in range(columns):
+        table.add_column()
+        table.add_column(justify="right")
+    for row in range(rows):
+        cells = [counts[row + rows * column] for column in range(columns) if row + rows * column < len(counts)]
+        table.add_row(*(str(part) if isinstance(part, str) else f"{part:,}" for cell in cells for part in cell))
+    errors.print(table)
+
+
+def _print_tables(vm: Any) -> None:
+    from emu.vm import tables  # noqa: PLC0415
+
+    vm.flush_events()
+    title = f"page tables at virtual time {vm.virtual_time}, CR3 {vm.guest_cr3:08x}, {vm.config.mmu} paging"
+    lines = tables_text.table_lines(tables.ranges(vm.state), title=title)
+    write_out(("\n".join(lines) + "\n").encode())

@@ -1,0 +1,190 @@
+"""The host's end of the guest's serial line: standard input and output, and the terminal they may be.
+
+A terminal is put in cbreak mode while the guest runs (no echo, bytes at once, Ctrl-C still a signal) and restored whatever
+happens. Input from a file comes at the same virtual times in every run; from a terminal or a pipe it comes when it comes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import stat
+import sys
+import termios
+import time
+import tty
+from collections.abc import Callable, Iterator
+from enum import Enum
+from types import FrameType
+
+from rich.console import Console as RichConsole
+from rich.status import Status
+
+from emu.errors import OutputError
+
+READ_BYTES = 4096
+LONGEST_WAIT_S = 0.2  # so that a signal's request to stop is seen soon
+QUIET_S = 2.0  # without output before progress is shown
+REFRESH_S = 0.5
+
+
+class Source(Enum):
+    """What standard input is."""
+
+    NONE = "none"
+    FILE = "file"
+    STREAM = "stream"
+    TERMINAL = "terminal"
+
+
+def _source_of(descriptor: int) -> Source:
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if os.isatty(descriptor):
+            # A job in the background that read the terminal would be stopped by it.
+            return Source.TERMINAL if os.tcgetpgrp(descriptor) == os.getpgrp() else Source.NONE
+    except OSError:
+        return Source.NONE
+    return Source.FILE if stat.S_ISREG(mode) or stat.S_ISCHR(mode) else Source.STREAM
+
+
+class HostConsole:
+    """Standard input and output as a `emu.vm.vm.Console`."""
+
+    def __init__(self) -> None:
+        self._input = sys.stdin.fileno() if sys.stdin is not None else -1
+        self._source = _source_of(self._input)
+        self._at_line_start = True
+        self._last_output = time.monotonic()
+        self._last_refresh = 0.0
+        self._status: Status | None = None
+        self._saved: list[object] | None = None
+        self._progress: Callable[[], str] | None = None
+        self._errors = RichConsole(stderr=True, highlight=False)
+
+    def show_progress(self, describe: Callable[[], str]) -> None:
+        """Show `describe()` on standard error while the guest is quiet for long, if that is a terminal."""
+        if self._errors.is_terminal:
+            self._progress = describe
+
+    # ---- output ----
+
+    def write(self, data: bytes) -> None:
+        """Bytes from COM1 to standard output; raises OutputError when nobody takes them any more."""
+        self.hide_progress()
+        self._last_output = time.monotonic()
+        self._at_line_start = data.endswith(b"\n")
+        write_out(data)
+
+    def write_debug(self, data: bytes) -> None:
+        """Bytes of the debug port to standard error."""
+        self.hide_progress()
+        with contextlib.suppress(OSError):
+            sys.stderr.buffer.write(data)
+            sys.stderr.flush()
+
+    def hide_progress(self) -> None:
+        """Take the progress line away before something else is written."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    def _refresh_progress(self) -> None:
+        now = time.monotonic()
+        if self._progress is None or now - self._last_output < QUIET_S or now - self._last_refresh < REFRESH_S:
+            return
+        self._last_refresh = now
+        if not self._at_line_start and sys.stdout.isatty():
+            return  # the guest's prompt stands on this line
+        if self._status is None:
+            self._status = Status(self._progress(), console=self._errors)
+            self._status.start()
+        else:
+            self._status.update(self._progress())
+
+    # ---- input ----
+
+    def poll(self) -> bytes:
+        """What input there is now."""
+        self._refresh_progress()
+        if self._source is Source.NONE or (self._source is not Source.FILE and not self._is_ready(0)):
+            return b""
+        try:
+            data = os.read(self._input, READ_BYTES)
+        except OSError:  # the terminal went away
+            data = b""
+        if not data:
+            self._source = Source.NONE
+        return data
+
+    def idle(self, seconds: float | None) -> bool:
+        """The guest sleeps: before a terminal so does emu; true if there is input now."""
+        self._refresh_progress()
+        if self._source is Source.TERMINAL or (self._source is Source.STREAM and seconds is None):
+            return self._is_ready(LONGEST_WAIT_S if seconds is None else min(seconds, LONGEST_WAIT_S)) or seconds is None
+        return False
+
+    def _is_ready(self, timeout: float) -> bool:
+        return bool(select.select([self._input], [], [], timeout)[0])
+
+    # ---- the terminal ----
+
+    @contextlib.contextmanager
+    def session(self, stop: Callable[[], None]) -> Iterator[None]:
+        """While the guest runs: terminal in cbreak mode; the first SIGINT, SIGTERM or SIGHUP calls `stop`."""
+        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+
+        def on_signal(number: int, _frame: FrameType | None) -> None:
+            signal.signal(number, previous[signal.Signals(number)])  # a second one acts as usual
+            stop()
+
+        def on_suspend(_number: int, _frame: FrameType | None) -> None:
+            self._restore()
+            os.kill(os.getpid(), signal.SIGSTOP)
+            self._set_cbreak()
+
+        for number in previous:
+            signal.signal(number, on_signal)
+        suspend = signal.signal(signal.SIGTSTP, on_suspend)
+        self._set_cbreak()
+        try:
+            yield
+        finally:
+            self._restore()
+            self.hide_progress()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            signal.signal(signal.SIGTSTP, suspend)
+
+    def _set_cbreak(self) -> None:
+        if self._source is Source.TERMINAL:
+            with contextlib.suppress(termios.error):
+                self._saved = termios.tcgetattr(self._input)
+                tty.setcbreak(self._input, termios.TCSADRAIN)
+
+    def _restore(self) -> None:
+        if self._saved is not None:
+            with contextlib.suppress(termios.error):  # the terminal may be gone
+                termios.tcsetattr(self._input, termios.TCSADRAIN, self._saved)  # type: ignore[arg-type]
+            self._saved = None
+
+
+def write_out(data: bytes) -> None:
+    """Write to standard output at once; raises OutputError when it is closed, full or gone."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except (OSError, ValueError) as error:
+        discard_stdout()
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise OutputError(f"standard output: cannot write the guest's output ({reason})") from error
+
+
+def discard_stdout() -> None:
+    """Let what is still buffered go nowhere, so that the interpreter does not complain at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

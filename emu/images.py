@@ -1,0 +1,51 @@
+"""The guests and the boot ROM that come with emu, as files beside the package's modules (made when it is built)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from emu.errors import EmuError, UsageError
+
+FOLDER = Path(__file__).resolve().parent / "images"
+INDEX = "guests.json"  # [{"name", "description"}]
+ROM = "firmware.rom"
+
+
+@dataclass(frozen=True)
+class GuestInfo:
+    """A guest kernel."""
+
+    name: str
+    description: str
+    path: Path
+
+
+def _missing() -> EmuError:
+    return EmuError(f"the guests were not built: {FOLDER} is missing; install the package again, or use scripts/emu")
+
+
+def guests() -> list[GuestInfo]:
+    """All guests, in the order of guests.toml; raises EmuError when the package was not built."""
+    try:
+        entries = json.loads((FOLDER / INDEX).read_text())
+    except OSError as error:
+        raise _missing() from error
+    return [GuestInfo(entry["name"], entry["description"], FOLDER / f"{entry['name']}.elf") for entry in entries]
+
+
+def guest(name: str) -> Path:
+    """The file of a guest; raises UsageError naming the known ones."""
+    known = {info.name: info.path for info in guests()}
+    if name not in known:
+        raise UsageError(f"unknown guest '{name}': known are {', '.join(known)}")
+    return known[name]
+
+
+def firmware() -> bytes:
+    """The boot ROM; raises EmuError when the package was not built."""
+    try:
+        return (FOLDER / ROM).read_bytes()
+    except OSError as error:
+        raise _missing() from error

@@ -1,0 +1,1 @@
+"""Views of event records: text, counters."""
