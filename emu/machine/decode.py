@@ -6,8 +6,8 @@ of MAPS and the bytes that ModRM asks for:
     prefixes | opcode, or an escape and an opcode | ModRM, SIB, displacement | immediate
 
 An opcode that no processor has (or only one with AVX-512, which the engine lacks) has no length. One that only its
-ModRM, LOCK or a missing prefix makes invalid has. Sources: AMD64 APM vol. 3, chapter 1 and appendix A; Intel SDM
-vol. 2, chapter 2 and appendix A.
+ModRM, LOCK or a missing prefix makes invalid has. 8F is POP whatever its ModRM, as the engine knows no XOP. Sources:
+AMD64 APM vol. 3, chapter 1 and appendix A; Intel SDM vol. 2, chapter 2 and appendix A.
 """
 
 from __future__ import annotations
