@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Instruction lengths and memory operands: against Capstone, the engine itself and a plain twin.
 
 Code under test lies at the end of a page before one that cannot be read, so that a read too far ends the tests with a
