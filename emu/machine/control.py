@@ -25,6 +25,8 @@ VMCB = 12  # P: host address of the VMCB
 CC_OP_EFLAGS = 13  # P: the engine's code for "the flags are in cc_src"
 MODIFIED = 14  # N, P: CONTEXT differs from the engine; it is restored before the guest goes on
 
+SELF = 15  # P: host address of this block
+
 # Machine memory and the pmap.
 MEMORY = 16  # P: host address of machine memory
 SLOTS = 17  # P: pages in the pmap, the absent page included
@@ -70,9 +72,8 @@ OPTIONS = 51  # P: bits of `emu.vm.shadow`
 INSNS = 56  # N: retired guest instructions
 DEADLINE = 57  # P: virtual time at which the next block stops the VM
 BLOCKS = 58  # P: host address of the block table
-BLOCK_PC = 59  # N: linear address of the block that runs, -1 none
-BLOCK_BYTES = 60  # N
-BLOCK_INSNS = 61  # N
+BLOCK = 59  # N: host address of the block table's entry for the block that runs, 0 none
+ENTER_BLOCK_FN = 60  # P: C function (control block, address, size, 0) for what the block hook does not do itself
 CODE_EPOCH = 62  # N: changes when linear addresses may have got other code
 CODE_TAG = 65  # N: epoch and address space, as entries of the block table carry them
 CODE_COPY = 66  # P: host address of 8192 bytes: a block of code that crosses pages
@@ -112,6 +113,7 @@ HIDDEN_NESTED = 104  # N: nested faults served
 PF_TAKEN = 105  # N: #PF exits
 INSN_AT = 106  # P: host address of 16 bytes: the guest instruction that the present exit is about
 INSN_BYTES = 107  # N: how many of them are valid
+INSN_LENGTH = 108  # N: of the instruction, at an exit that Python serves
 FAULT_CODE = 90  # N: error code of the true fault at EXIT_INFO
 SAME_FAULT = 91  # N: how often the same fault came in a row
 LAST_FAULT = 92  # N: address and code of the last fault

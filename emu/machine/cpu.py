@@ -21,7 +21,7 @@ from unicorn import UC_ARCH_X86, UC_HOOK_BLOCK, UC_HOOK_INSN, UC_HOOK_INTR, UC_M
 from unicorn import unicorn_const as uc_const
 from unicorn.unicorn_py3.unicorn import uclib
 
-from emu.errors import EngineError, MachineMemoryError
+from emu.errors import BrokenInvariantError, EngineError
 from emu.machine import control as cbw
 from emu.machine import env as env_at
 from emu.machine import paging, vmcb
@@ -130,6 +130,12 @@ class Engine:
         """Copy the registers into `context`; returns its bytes."""
         self.uc.context_update(self.context)
         return self.raw()
+
+    def start(self, rip: int) -> None:
+        """Run from `rip` until a hook stops the engine; raises BrokenInvariantError for an error that no guest can cause."""
+        status = uclib.uc_emu_start(self.uc._uch, rip, 0, 0, 0)
+        if status:
+            raise BrokenInvariantError(f"the engine stopped with error {status} at {rip:#x}")
 
     def add_native_hook(self, kind: int, address: int, data: int, *instruction: int) -> None:
         """Install the C function at `address`; the engine hands it the pointer `data`."""
@@ -313,7 +319,7 @@ def _vmrun(engine: Engine, memory: MachineMemory, frames: np.ndarray) -> None:
     memory.bytes[stub_at : stub_at + 3] = np.frombuffer(VMRUN, np.uint8)
     engine.uc.msr_write(MSR_VM_HSAVE_PA, save_at)
     engine.uc.reg_write(x86_const.UC_X86_REG_RAX, vmcb_at)
-    engine.uc.emu_start(stub_at, 0)
+    engine.start(stub_at)
 
 
 class Cpu:
@@ -329,7 +335,7 @@ class Cpu:
         self._io = self.engine.uc.context_save()
         self._scratch = np.zeros(8, np.int64)
         self._places = places
-        self._entered = False
+        self._eip = memoryview(self.registers[env_at.EIP : env_at.EIP + 8]).cast("B").cast("Q")
         self._fill_control(places)
 
     def _fill_control(self, places: Calibration) -> None:
@@ -396,8 +402,7 @@ class Cpu:
 
     def run(self) -> None:
         """Let the guest go on from CONTEXT's EIP until the next stop; CONTEXT and the engine agree."""
-        eip = int(self.registers[env_at.EIP : env_at.EIP + 8].view(np.uint64)[0])
-        self.engine.uc.emu_start(eip, 0)
+        self.engine.start(self._eip[0])
 
     def flush_tlb(self) -> None:
         """Drop all of the engine's cached translations of addresses."""
@@ -408,5 +413,3 @@ class Cpu:
         """Give the frames back; the engine must not run any more."""
         self.memory.release(self.frames)
 
-
-__all__ = ["RESET_STATE", "Cpu", "EntryState", "MachineMemoryError", "Segment", "calibrate"]

@@ -15,7 +15,7 @@ from emu.machine import control as cbw
 from emu.machine import env
 from emu.machine import paging as pg
 from emu.machine.decode import count_insns
-from emu.machine.native import call2, compiled, load32, load64, store64
+from emu.machine.native import call2, call4, compiled, load32, load64, store64
 from emu.vm import access, pmap, reasons, walk
 from emu.vm.record import ring_is_nearly_full
 
@@ -23,6 +23,7 @@ TABLE_ENTRIES = 1 << 13  # 128 KiB: the hot code of the guests here; a miss cost
 ENTRY_BYTES = 16
 SIZE_SHIFT = 48
 COUNT_MASK = 0xFFFF
+PC_MASK = (1 << SIZE_SHIFT) - 1
 EPOCH_SHIFT = 16
 EPOCH_MASK = 0xFFF_FFFF
 SPACE_SHIFT = 44
@@ -72,29 +73,48 @@ def mark_code(cb: object, pc: int) -> None:
 
 
 @compiled
-def decode_block(cb: object, pc: int, size: int, at: int, key: int) -> int:
-    """Count a block's instructions and remember them at table entry `at`."""
+def decode_block(cb: object, pc: int, size: int) -> int:
+    """Count a block's instructions and remember them; returns the entry's host address."""
     save_context(cb)
     insns = count_code(cb, pc, size)
     if cb[cbw.NESTED_PLAIN]:
         mark_code(cb, pc)
         mark_code(cb, pc + size - 1)
-    if not is_on_mixed_page(cb, pc) and not is_on_mixed_page(cb, pc + size - 1):
-        store64(at, key)
-        store64(at + 8, cb[cbw.CODE_TAG] | insns)
-    return insns
+    at = entry_of(cb, pc)
+    if is_on_mixed_page(cb, pc) or is_on_mixed_page(cb, pc + size - 1):
+        at = cb[cbw.BLOCKS] + TABLE_ENTRIES * ENTRY_BYTES  # the one entry that is never looked up
+    store64(at, pc | size << SIZE_SHIFT)
+    store64(at + 8, cb[cbw.CODE_TAG] | insns)
+    return at
+
+
+@compiled
+def insns_retired(cb: object) -> int:
+    """Instructions of the block under way that are done, by CONTEXT's EIP; all of them once it has left the block."""
+    at = cb[cbw.BLOCK]
+    pc, size = load64(at) & PC_MASK, load64(at) >> SIZE_SHIFT & COUNT_MASK
+    done = load64(cb[cbw.ENV] + env.CS + env.BASE) + load64(cb[cbw.ENV] + env.EIP) - pc & 0xFFFF_FFFF
+    if done >= size:
+        return load64(at + 8) & COUNT_MASK
+    return count_code(cb, pc, done)
 
 
 @compiled
 def leave_block(cb: object) -> None:
     """At an exit: take back the instructions of the block under way that did not retire, RIP's own included."""
-    pc = cb[cbw.BLOCK_PC]
-    if pc < 0:
-        return
-    cb[cbw.BLOCK_PC] = -1
-    done = load64(cb[cbw.ENV] + env.CS + env.BASE) + load64(cb[cbw.ENV] + env.EIP) - pc & 0xFFFF_FFFF
-    if done < cb[cbw.BLOCK_BYTES]:
-        cb[cbw.INSNS] -= cb[cbw.BLOCK_INSNS] - count_code(cb, pc, done)
+    at = cb[cbw.BLOCK]
+    if at:
+        cb[cbw.INSNS] -= (load64(at + 8) & COUNT_MASK) - insns_retired(cb)
+        cb[cbw.BLOCK] = 0
+
+
+@compiled
+def now_in_block(cb: object) -> int:
+    """Virtual time of the instruction at CONTEXT's EIP, within the block under way."""
+    at = cb[cbw.BLOCK]
+    if not at:
+        return cb[cbw.INSNS]
+    return cb[cbw.INSNS] - (load64(at + 8) & COUNT_MASK) + insns_retired(cb)
 
 
 @compiled
@@ -125,24 +145,40 @@ def reason_to_stop(cb: object) -> int:
 
 
 @compiled
+def entry_of(cb: object, pc: int) -> int:
+    """Host address of the table entry for a block at a linear address."""
+    return cb[cbw.BLOCKS] + ((pc ^ pc >> 12) & TABLE_ENTRIES - 1) * ENTRY_BYTES
+
+
+@compiled
 def enter_block(cb: object, pc: int, size: int) -> None:
-    """The block hook: stop before the block if there is reason to, else count its instructions."""
+    """At a block's entry, what the hook leaves to do: stop before the block if there is reason to, else decode it."""
     if cb[cbw.INSNS] >= cb[cbw.WAKE]:
         reason = reason_to_stop(cb)
         if reason != reasons.RUNNING:
             cb[cbw.REASON] = reason
-            cb[cbw.BLOCK_PC] = -1
+            cb[cbw.BLOCK] = 0
             save_context(cb)
             call2(cb[cbw.FN_STOP], cb[cbw.ENGINE], 0)
             return
-    key = pc | size << SIZE_SHIFT
-    at = cb[cbw.BLOCKS] + ((pc ^ pc >> 12) & TABLE_ENTRIES - 1) * ENTRY_BYTES
+    at = entry_of(cb, pc)
+    if load64(at) != pc | size << SIZE_SHIFT or load64(at + 8) & ~COUNT_MASK != cb[cbw.CODE_TAG]:
+        at = decode_block(cb, pc, size)
+    cb[cbw.INSNS] += load64(at + 8) & COUNT_MASK
+    cb[cbw.BLOCK] = at
+
+
+@compiled
+def enter_known_block(cb: object, pc: int, size: int) -> None:
+    """The block hook: count a block that the table knows while nothing is to be done, with a handful of instructions.
+
+    The rest is called through a pointer, lest the compiler merges it and every block pays for its registers.
+    """
+    at = entry_of(cb, pc)
     word = load64(at + 8)
-    if load64(at) == key and word & ~COUNT_MASK == cb[cbw.CODE_TAG]:
-        insns = word & COUNT_MASK
+    time = cb[cbw.INSNS]
+    if load64(at) == pc | size << SIZE_SHIFT and word & ~COUNT_MASK == cb[cbw.CODE_TAG] and time < cb[cbw.WAKE]:
+        cb[cbw.INSNS] = time + (word & COUNT_MASK)
+        cb[cbw.BLOCK] = at
     else:
-        insns = decode_block(cb, pc, size, at, key)
-    cb[cbw.INSNS] += insns
-    cb[cbw.BLOCK_PC] = pc
-    cb[cbw.BLOCK_BYTES] = size
-    cb[cbw.BLOCK_INSNS] = insns
+        call4(cb[cbw.ENTER_BLOCK_FN], cb[cbw.SELF], pc, size, 0)

@@ -6,6 +6,8 @@ engine can execute more than is shown here, as any hypervisor's host can.
 
 from __future__ import annotations
 
+import functools
+
 VENDOR = b"AuthenticAMD"
 BRAND = b"emu virtual processor".ljust(48, b"\0")
 SIGNATURE = 6 << 8 | 8 << 4 | 1  # family 6, model 8, stepping 1
@@ -40,6 +42,7 @@ def _words(text: bytes) -> list[int]:
     return [int.from_bytes(text[at : at + 4], "little") for at in range(0, len(text), 4)]
 
 
+@functools.lru_cache(maxsize=64)  # a guest may ask for any of four billion
 def cpuid(leaf: int) -> Leaf:
     """(EAX, EBX, ECX, EDX) of a leaf; those that do not exist are zero, as AMD's processors answer."""
     ebx, edx, ecx = _words(VENDOR)

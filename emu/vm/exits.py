@@ -15,12 +15,11 @@ import numpy as np
 from emu.errors import BrokenInvariantError
 from emu.events import Kind
 from emu.machine import control as cbw
-from emu.machine import paging, vmcb
+from emu.machine import decode, paging, vmcb
 from emu.machine.regfile import RegisterFile
 from emu.vm import access, cpuid, deliver, handler, reasons, record, registers
 
 EAX, ECX, EDX, EBX = range(4)
-LENGTH_CPUID, LENGTH_MSR, LENGTH_INVD = 2, 2, 2
 OPCODE_WRMSR, OPCODE_SMSW_LMSW = 0x30, 0x01
 ONES32 = 0xFFFF_FFFF
 NO_PAGE = -1
@@ -57,14 +56,12 @@ class ExitContext:
     registers: RegisterFile
     insn: np.ndarray  # 16 bytes: the guest's instruction; INSN_BYTES of them are valid
 
-    def instruction(self) -> bytes:
-        """The bytes at CS:EIP, at most 15."""
-        handler.fetch_instruction(self.control)
-        return bytes(self.insn[: int(self.control[cbw.INSN_BYTES])])
-
-    def prefixes(self, insn: bytes, opcode: int = 0x0F) -> int:
-        """How many prefix bytes stand before the opcode."""
-        return max(insn.find(opcode), 0)
+    def opcode(self) -> int:
+        """The second byte of the two-byte opcode at CS:EIP, behind its prefixes."""
+        length = int(self.control[cbw.INSN_LENGTH])
+        insn = bytes(self.insn[:length])
+        at, _prefixes = decode.skip_prefixes(int(self.control[cbw.INSN_AT]), length)
+        return insn[at + 1] if at + 1 < length else 0
 
     def emit(self, kind: Kind, *, info: int = 0, va: int = 0, old: int = 0, new: int = 0) -> None:
         """Record an event about no page."""
@@ -86,9 +83,9 @@ class ExitContext:
             return None
         return shutdown(self) if reason == reasons.SHUTDOWN else unsupported(self)
 
-    def retire(self, length: int) -> None:
+    def retire(self) -> None:
         """Step over the instruction that was carried out."""
-        registers.retire(self.control, length)
+        registers.retire(self.control, int(self.control[cbw.INSN_LENGTH]))
 
 
 Handler = Callable[[ExitContext], Stop | None]
@@ -122,17 +119,15 @@ def on_cpuid(context: ExitContext) -> Stop | None:
     context.emit(Kind.CPUID, info=subleaf, old=leaf)
     for number, value in zip((EAX, EBX, ECX, EDX), cpuid.cpuid(leaf), strict=True):
         regs.set_general(number, value)
-    context.retire(context.prefixes(context.instruction()) + LENGTH_CPUID)
+    context.retire()
     return None
 
 
 def on_msr(context: ExitContext) -> Stop | None:
     """RDMSR or WRMSR: the time-stamp counter; every other number is #GP, as on a processor without it."""
-    insn = context.instruction()
-    at = context.prefixes(insn)
     regs, control = context.registers, context.control
     number = regs.general(ECX)
-    is_write = insn[at + 1 : at + 2] == bytes([OPCODE_WRMSR])
+    is_write = context.opcode() == OPCODE_WRMSR
     value = regs.general(EAX) | regs.general(EDX) << 32
     if number != cpuid.MSR_TSC:
         return context.fault(deliver.GP)
@@ -144,7 +139,7 @@ def on_msr(context: ExitContext) -> Stop | None:
         context.emit(Kind.MSR_READ, va=number, new=_signed(value))
         regs.set_general(EAX, value)
         regs.set_general(EDX, value >> 32)
-    context.retire(at + LENGTH_MSR)
+    context.retire()
     return None
 
 
@@ -155,7 +150,7 @@ def _signed(value: int) -> int:
 
 def on_invd(context: ExitContext) -> Stop | None:
     """INVD: there is no cache to invalidate."""
-    context.retire(context.prefixes(context.instruction()) + LENGTH_INVD)
+    context.retire()
     return None
 
 
@@ -171,19 +166,17 @@ def on_denied_instruction(context: ExitContext) -> Stop | None:
 
 def on_machine_status(context: ExitContext) -> Stop | None:
     """SMSW and LMSW with a memory operand; any other access to a control register is native."""
-    insn = context.instruction()
-    at = context.prefixes(insn)
-    if insn[at + 1 : at + 2] != bytes([OPCODE_SMSW_LMSW]):
+    if context.opcode() != OPCODE_SMSW_LMSW:
         return context.fault(deliver.UD)
     control = context.control
-    segment, offset, field, length = registers.decode_operand(control)
+    segment, offset, field, _length = registers.decode_operand(control)
     va = context.registers.segment_base(segment) + offset & ONES32
     user = context.registers.cpl == USER_LEVEL
     if field & 7 == 4:  # SMSW
         error = access.linear_store(control, va, 2, int(control[cbw.GUEST_CR0]) & 0xFFFF, user)
         if error != access.OK:
             return context.fault(deliver.PF, error, int(control[cbw.EXIT_INFO]))
-        context.retire(length)
+        context.retire()
         return None
     error, word = access.linear_load(control, va, 2, user)
     if error != access.OK:
@@ -192,7 +185,7 @@ def on_machine_status(context: ExitContext) -> Stop | None:
     new = kept | word & registers.LMSW_BITS | int(control[cbw.GUEST_CR0]) & paging.CR0_PE
     if registers.write_cr0(control, new) != registers.SERVED:
         return context.fault(deliver.GP)
-    context.retire(length)
+    context.retire()
     return None
 
 

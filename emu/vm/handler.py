@@ -12,6 +12,7 @@ from emu.machine import control as cbw
 from emu.machine import env
 from emu.machine import paging as pg
 from emu.machine import vmcb
+from emu.machine.decode import insn_length
 from emu.machine.native import (
     address_of,
     as_words,
@@ -146,7 +147,7 @@ def on_register_exit(cb: object, number: int) -> None:
     elif result == registers.NO_FRAME:
         stop(cb, reasons.REFILL)
     elif result == registers.TO_PYTHON:
-        stop(cb, reasons.EXIT)
+        stop_for_python(cb)
 
 
 @compiled
@@ -179,7 +180,15 @@ def dispatch(cb: object, number: int) -> None:
     elif number < vmcb.EXIT_DR_READ or number == vmcb.EXIT_INVLPG or number == vmcb.EXIT_RDTSC:
         on_register_exit(cb, number)
     else:
-        stop(cb, reasons.EXIT)
+        stop_for_python(cb)
+
+
+@compiled
+def stop_for_python(cb: object) -> None:
+    """Hand an exit to Python, with the guest's instruction and its length."""
+    fetch_instruction(cb)
+    cb[cbw.INSN_LENGTH] = insn_length(cb[cbw.INSN_AT], cb[cbw.INSN_BYTES], env.code_bits(cb[cbw.ENV]))
+    stop(cb, reasons.EXIT)
 
 
 @compiled
@@ -280,11 +289,7 @@ def begin_port(cb: object, port: int, size: int) -> bool:
     if cb[cbw.PENDING_FAULT] or cb[cbw.STOPPED]:
         return False
     clock.save_context(cb)
-    pc = cb[cbw.BLOCK_PC]
-    cb[cbw.IO_NOW] = cb[cbw.INSNS]
-    if pc >= 0:
-        done = load64(cb[cbw.ENV] + env.CS + env.BASE) + load64(cb[cbw.ENV] + env.EIP) - pc & 0xFFFF_FFFF
-        cb[cbw.IO_NOW] = cb[cbw.INSNS] - cb[cbw.BLOCK_INSNS] + clock.count_code(cb, pc, min(done, cb[cbw.BLOCK_BYTES]))
+    cb[cbw.IO_NOW] = clock.now_in_block(cb)
     if cb[cbw.EVENT_INSNS]:
         fetch_instruction(cb)
     denied = port_is_denied(cb, port, size)
@@ -329,7 +334,14 @@ def on_exit(_engine: object, number: int, data: object) -> None:
 @cfunc(types.void(types.voidptr, types.int64, types.uint32, types.voidptr), cache=True)
 def on_block(_engine: object, pc: int, size: int, data: object) -> None:
     """UC_HOOK_BLOCK."""
-    clock.enter_block(as_words(address_of(data), cbw.WORDS), pc, types.int64(size))
+    clock.enter_known_block(as_words(address_of(data), cbw.WORDS), pc, types.int64(size))
+
+
+@cfunc(types.int32(types.int64, types.int64, types.int64, types.int64), cache=True)
+def on_other_block(control: int, pc: int, size: int, _unused: int) -> int:
+    """What `on_block` calls for a block that it does not know, or when there is something else to do."""
+    clock.enter_block(as_words(control, cbw.WORDS), pc, size)
+    return types.int32(0)
 
 
 @cfunc(types.uint32(types.voidptr, types.uint32, types.int32, types.voidptr), cache=True)

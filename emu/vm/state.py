@@ -52,7 +52,7 @@ class VmState:
         self.unsync_copies = np.zeros(config.unsync_tables * PAGE_BYTES, np.uint8)
         self.step_rows = np.zeros(step_records.LIMIT * step_records.BYTES, np.uint8)
         self.step_copies = np.zeros(step_records.LIMIT * PAGE_BYTES, np.uint8)
-        self.blocks = np.zeros(clock.TABLE_ENTRIES * clock.ENTRY_BYTES, np.uint8)
+        self.blocks = np.zeros((clock.TABLE_ENTRIES + 1) * clock.ENTRY_BYTES, np.uint8)
         self.code_copy = np.zeros(2 * PAGE_BYTES, np.uint8)
         self.insn = np.zeros(64, np.uint8)  # 15, and what decoding may look at beyond
         self.counters = np.zeros(events.NUMBER_OF_KINDS, np.int64)
@@ -83,6 +83,7 @@ class VmState:
         self.sinks = self.fixed_frames[1:3].astype(np.int64)
         empty, nested = (int(mpn) for mpn in self.fixed_frames[3:])
         arrays = {
+            cbw.SELF: self.control,
             cbw.PMAP: self.pmap,
             cbw.RMAP: self.rmap,
             cbw.TABLES: self.tables,
@@ -113,7 +114,6 @@ class VmState:
             cbw.SHADOW_FREE: 1,
             cbw.ROOT: NO_ROW,
             cbw.UNSYNC_MAX: len(self.unsync_rows),
-            cbw.BLOCK_PC: -1,
             cbw.IO_NOW: -1,
             cbw.EVENTS_MASK: len(self.ring) - 1,
             cbw.EVENT_LIMIT: len(self.ring) if self.config.events else NEVER_FULL,

@@ -28,7 +28,6 @@ from emu.vm.exits import ExitContext, Outcome, Stop
 from emu.vm.state import NO_ROW, VmState
 
 SLICE_INSNS = 1_000_000  # of virtual time between two looks at the outside world: some 10 ms
-OPCODE_HLT = 0xF4
 INPUT_INSNS = 1000  # between two bytes of serial input: about 100,000 baud
 PORT_READ = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 PORT_WRITE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
@@ -83,6 +82,7 @@ class VirtualMachine:
         self._failure: BaseException | None = None
         self._stop: Stop | None = None
         self._wants_reset = False
+        self._look_due = True  # the outside world or the board may want something before the guest goes on
         self.no_reboot = False
         settings = BoardSettings(
             insns_per_second=config.insns_per_second,
@@ -168,6 +168,7 @@ class VirtualMachine:
         self._port_read, self._port_write = PORT_READ(read), PORT_WRITE(write)
         for word, function in ((cbw.PORT_READ_FN, self._port_read), (cbw.PORT_WRITE_FN, self._port_write)):
             self.control[word] = ctypes.cast(function, ctypes.c_void_p).value or 0
+        self.control[cbw.ENTER_BLOCK_FN] = handler.on_other_block.address
         self.cpu.add_hooks(
             on_exit=handler.on_exit.address,
             on_block=handler.on_block.address,
@@ -191,12 +192,14 @@ class VirtualMachine:
         console raised (KeyboardInterrupt, BrokenPipeError).
         """
         self._limit = NEVER if limit is None else limit
+        self._look_due = True
         while self._stop is None:
             if self._wants_reset or self._needs_entry:
                 self._reset()
             else:
-                self._look_outside()
-                self._set_deadline()
+                if self._look_due:
+                    self._look_outside()
+                    self._set_deadline()
                 self._enter_guest()
             if self._failure is not None:
                 raise self._failure
@@ -254,7 +257,7 @@ class VirtualMachine:
             (cbw.GUEST_CR0, RESET_STATE.cr0),
             (cbw.GUEST_CR3, 0),
             (cbw.GUEST_CR4, 0),
-            (cbw.BLOCK_PC, -1),
+            (cbw.BLOCK, 0),
             (cbw.ROOT, NO_ROW),
             (cbw.REASON, reasons.RUNNING),
         ):
@@ -270,12 +273,17 @@ class VirtualMachine:
         """After the engine stopped: do what its reason asks."""
         reason = int(self.control[cbw.REASON])
         self.control[cbw.REASON] = reasons.RUNNING
+        self._look_due = reason != reasons.EXIT
         if self._stop is not None or self._wants_reset or self._failure is not None:
             return
         stop: Stop | None = None
         if reason == reasons.EXIT:
             code = int(self.control[cbw.EXIT_CODE])
-            stop = self._halt() if code == vmcb.EXIT_HLT else exits.serve(self._context, code)
+            if code == vmcb.EXIT_HLT:
+                self._look_due = True
+                stop = self._halt()
+            else:
+                stop = exits.serve(self._context, code)
         elif reason == reasons.WINDOW:
             stop = self._interrupt()
         elif reason == reasons.REFILL:
@@ -339,7 +347,7 @@ class VirtualMachine:
         """HLT: virtual time jumps to the next event that brings an interrupt."""
         context, control = self._context, self.control
         context.emit(Kind.HALT)
-        context.retire(context.prefixes(context.instruction(), OPCODE_HLT) + 1)
+        context.retire()
         if not self.registers.flags & paging.EFLAGS_IF:
             return Stop(Outcome.HALTED, why=f"interrupts off at {self.registers.eip:08x}")
         while not self.board.has_interrupt() and self._stop is None:
