@@ -98,3 +98,17 @@ def guests() -> None:
     known = images.guests()
     width = max(len(info.name) for info in known)
     write_out("".join(f"{info.name:<{width}}  {info.description}\n" for info in known).encode())
+
+
+@app.command()
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(help="Benchmarks to run; all if none is named.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print an object a row instead of a table.")] = False,
+) -> int:
+    """Measure this machine: exits, guest code, start-up, beside QEMU and plain Unicorn."""
+    from emu.cli.boot import announce_compilation  # noqa: PLC0415
+
+    announce_compilation()
+    from emu.cli.bench import bench as run_bench  # noqa: PLC0415
+
+    return run_bench(names or [], as_json=json)

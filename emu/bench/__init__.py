@@ -1,0 +1,1 @@
+"""Benchmarks: each measures what its name says, beside a peer measured in the same run."""

@@ -1,0 +1,154 @@
+"""The benchmarks by name."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from emu import images
+from emu.bench.harness import (
+    QEMU,
+    QEMU_OPTIONS,
+    REPETITIONS,
+    Row,
+    median,
+    new_vm,
+    qemu_path,
+    run_here,
+    run_qemu,
+    seconds_each,
+)
+from emu.bench.plain import PEER, run_plain
+from emu.config import VmConfig
+from emu.errors import EmuError
+from emu.units import MIB
+from emu.vm import shadow
+
+MICRO, NANO = 1e6, 1e9
+NO_QEMU = f"{QEMU} is not installed"
+POST_PORT, ROUND_START, ROUND_END = 0x80, 1, 2
+FAULT_PAGES, FAULT_ROUNDS = 4096, 8
+
+
+def exit_python() -> Row:
+    """A CPUID exit, handled in Python."""
+    return Row("exit-python", seconds_each(run_here, "cpuid", 1_000, 51_000) * MICRO, "us")
+
+
+def exit_native() -> Row:
+    """A hidden fault on a page that the guest has mapped and the machine has a frame for: walk, fill, resume."""
+    vm = new_vm(f"mode=touch pages={FAULT_PAGES} n={FAULT_ROUNDS}", VmConfig(memory_bytes=64 * MIB))
+    marks: list[float] = []
+    write = vm.board.system.write
+
+    def watch(port: int, size: int, value: int) -> None:
+        write(port, size, value)
+        if port == POST_PORT:
+            if value == ROUND_START:
+                _forget_shadow_leaves(vm)
+            marks.append(time.perf_counter())
+
+    vm.board.system.write = watch  # type: ignore[method-assign]
+    vm.run()
+    rounds = [end - start for start, end in zip(marks[2::2], marks[3::2], strict=True)]  # the first warms up
+    faults = int(vm.state.counters[3])
+    if faults < FAULT_PAGES * FAULT_ROUNDS:
+        raise EmuError(f"exit-native: {faults} hidden faults, expected {FAULT_PAGES * FAULT_ROUNDS}")
+    return Row("exit-native", statistics.median(rounds) / FAULT_PAGES * MICRO, "us")
+
+
+def _forget_shadow_leaves(vm: object) -> None:
+    """Drop all shadow pages of the last level, as if the VMM had taken them back."""
+    state, cpu = vm.state, vm.cpu  # type: ignore[attr-defined]
+    levels = state.rows[:, shadow.ROLE] & shadow.LEVEL_MASK
+    for row in np.flatnonzero((state.rows[:, shadow.IN_USE] != 0) & (levels == 1)):
+        shadow.zap_row(state.control, int(row))
+    cpu.flush_tlb()
+
+
+def reflect() -> Row:
+    """A guest's #PF through its IDT to its handler, which steps over the instruction and returns with IRET."""
+    return Row("reflect", seconds_each(run_here, "fault", 1_000, 101_000) * MICRO, "us", **_qemu("fault", MICRO, 1_000, 1_001_000))
+
+
+def syscall() -> Row:
+    """INT 0x80 from ring 3, and IRET back."""
+    return Row(
+        "syscall", seconds_each(run_here, "syscall", 1_000, 101_000) * MICRO, "us", **_qemu("syscall", MICRO, 1_000, 1_001_000)
+    )
+
+
+def _qemu(mode: str, scale: float, few: int, many: int) -> dict[str, object]:
+    """The peer's part of a row: the same loop in QEMU."""
+    if qemu_path() is None:
+        return {"peer": "qemu", "note": NO_QEMU}
+    return {"peer": "qemu tcg", "peer_value": seconds_each(run_qemu, mode, few, many) * scale}
+
+
+def _loop(name: str, mode: str, scale: float, unit: str, few: int, many: int) -> Row:
+    return Row(name, seconds_each(run_here, mode, few, many) * scale, unit, **_qemu(mode, scale, few, many))  # type: ignore[arg-type]
+
+
+def guest_integer() -> Row:
+    """Sixteen rounds of arithmetic without a branch."""
+    return _loop("guest-integer", "integer", NANO, "ns", 1_000, 10_001_000)
+
+
+def guest_branches() -> Row:
+    """A round of arithmetic with a branch that follows the data: what short blocks cost."""
+    return _loop("guest-branches", "branch", NANO, "ns", 1_000, 30_001_000)
+
+
+def guest_memory() -> Row:
+    """Loads, stores, calls and returns: list walk, copy, tree."""
+    return _loop("guest-memory", "memory", MICRO, "us", 100, 10_100)
+
+
+def plain_unicorn() -> Row:
+    """A store, with the VMM around the engine and without."""
+    here = seconds_each(run_here, "store", 1_000, 50_001_000) * NANO
+    plain = seconds_each(run_plain, "store", 1_000, 2_001_000) * NANO
+    return Row("plain-unicorn", here, "ns", PEER, plain)
+
+
+def boot() -> Row:
+    """From the start of the process to the guest's first byte on COM1, compiled code being on disk."""
+    command = [sys.executable, "-m", "emu", "boot", "hello", "--quiet"]
+    _first_byte(command)
+    value = median(lambda: _first_byte(command))
+    if qemu_path() is None:
+        return Row("boot", value, "s", "qemu", note=NO_QEMU)
+    qemu = [QEMU, *QEMU_OPTIONS, "-kernel", str(images.guest("hello"))]
+    return Row("boot", value, "s", "qemu tcg", median(lambda: _first_byte(qemu)))
+
+
+def _first_byte(command: list[str]) -> float:
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        first = process.stdout.read(1)
+        seconds = time.perf_counter() - start
+        process.communicate()
+    if not first:
+        raise EmuError(f"{' '.join(command)} printed nothing")
+    return seconds
+
+
+BENCHMARKS: dict[str, Callable[[], Row]] = {
+    "exit-python": exit_python,
+    "exit-native": exit_native,
+    "reflect": reflect,
+    "syscall": syscall,
+    "guest-integer": guest_integer,
+    "guest-branches": guest_branches,
+    "guest-memory": guest_memory,
+    "plain-unicorn": plain_unicorn,
+    "boot": boot,
+}
+
+__all__ = ["BENCHMARKS", "REPETITIONS", "Row"]
