@@ -18,7 +18,8 @@ SOURCE_DIR = Path(__file__).resolve().parent
 LINKER_SCRIPT = "lib/kernel.ld"
 
 COMPILE_FLAGS = (
-    "-target", "x86-freestanding-none",
+    "-target",
+    "x86-freestanding-none",
     "-mcpu=i686",  # no SSE, no MMX: guests must not touch floating-point state
     "-std=c11",
     "-O2",
@@ -33,15 +34,19 @@ COMPILE_FLAGS = (
     "-fdata-sections",
     "-fdebug-compilation-dir=.",
     "-g0",
-    "-Wall", "-Wextra", "-Werror",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
 )
 LINK_FLAGS = (
-    "-m", "elf_i386",
+    "-m",
+    "elf_i386",
     "-static",
     "--gc-sections",
     "--build-id=none",
     "--strip-all",
-    "-z", "nognustack",
+    "-z",
+    "nognustack",
 )
 
 

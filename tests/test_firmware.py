@@ -171,9 +171,7 @@ WRONG_TABLE = "emu firmware: a table of segments or modules has the wrong size"
     [
         pytest.param({"entry": None}, "emu firmware: no kernel given", id="no entry"),
         pytest.param({"segments": None}, "emu firmware: no kernel given", id="no segments"),
-        pytest.param(
-            {"image": None}, "emu firmware: the kernel or a module is shorter than announced", id="no image"
-        ),
+        pytest.param({"image": None}, "emu firmware: the kernel or a module is shorter than announced", id="no image"),
         pytest.param({"segments": segment(0x8000, 16)}, OUTSIDE, id="over the firmware's own memory"),
         pytest.param({"segments": segment(0x9_FBFF, 2)}, OUTSIDE, id="over the BIOS data area"),
         pytest.param({"segments": segment(0xF_0000, 16)}, OUTSIDE, id="over the ROM"),
@@ -182,9 +180,7 @@ WRONG_TABLE = "emu firmware: a table of segments or modules has the wrong size"
         pytest.param({"segments": b"1234567"}, WRONG_TABLE, id="part of a record"),
         pytest.param({"segments": segment(0x20_0000, 0) * 65}, WRONG_TABLE, id="too many segments"),
         pytest.param({"modules": bytes(64 * 65)}, WRONG_TABLE, id="too many modules"),
-        pytest.param(
-            {"cmdline": b"a" * 4097}, "emu firmware: the command line is longer than 4095 characters", id="long line"
-        ),
+        pytest.param({"cmdline": b"a" * 4097}, "emu firmware: the command line is longer than 4095 characters", id="long line"),
     ],
 )
 def test_firmware_says_why_and_halts(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ def exit_native() -> Row:
                 _forget_shadow_leaves(vm)
             marks.append(time.perf_counter())
 
-    vm.board.system.write = watch  # type: ignore[method-assign]
+    vm.board.system.write = watch  # type: ignore[assignment, method-assign]
     vm.run()
     rounds = [end - start for start, end in zip(marks[2::2], marks[3::2], strict=True)]  # the first warms up
     faults = int(vm.state.counters[3])
@@ -73,7 +74,9 @@ def _forget_shadow_leaves(vm: object) -> None:
 
 def reflect() -> Row:
     """A guest's #PF through its IDT to its handler, which steps over the instruction and returns with IRET."""
-    return Row("reflect", seconds_each(run_here, "fault", 1_000, 101_000) * MICRO, "us", **_qemu("fault", MICRO, 1_000, 1_001_000))
+    return Row(
+        "reflect", seconds_each(run_here, "fault", 1_000, 101_000) * MICRO, "us", **_qemu("fault", MICRO, 1_000, 1_001_000)
+    )
 
 
 def syscall() -> Row:
@@ -83,7 +86,7 @@ def syscall() -> Row:
     )
 
 
-def _qemu(mode: str, scale: float, few: int, many: int) -> dict[str, object]:
+def _qemu(mode: str, scale: float, few: int, many: int) -> dict[str, Any]:
     """The peer's part of a row: the same loop in QEMU."""
     if qemu_path() is None:
         return {"peer": "qemu", "note": NO_QEMU}
@@ -91,7 +94,7 @@ def _qemu(mode: str, scale: float, few: int, many: int) -> dict[str, object]:
 
 
 def _loop(name: str, mode: str, scale: float, unit: str, few: int, many: int) -> Row:
-    return Row(name, seconds_each(run_here, mode, few, many) * scale, unit, **_qemu(mode, scale, few, many))  # type: ignore[arg-type]
+    return Row(name, seconds_each(run_here, mode, few, many) * scale, unit, **_qemu(mode, scale, few, many))
 
 
 def guest_integer() -> Row:

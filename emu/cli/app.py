@@ -56,9 +56,7 @@ def boot(
     module: Annotated[list[Path] | None, typer.Option(help="A file to pass as a boot module; repeatable.")] = None,
     mmu: Annotated[Mmu, typer.Option(help="How the guest's paging is virtualized.")] = DEFAULTS.mmu,
     cpu_limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many guest instructions.")] = None,
-    trace: Annotated[
-        str | None, typer.Option(metavar="[=FILE]", help="Trace events to standard error, or to a file.")
-    ] = None,
+    trace: Annotated[str | None, typer.Option(metavar="[=FILE]", help="Trace events to standard error, or to a file.")] = None,
     select: Annotated[
         str | None, typer.Option("--events", help=f"Groups of events to trace: {', '.join(events.GROUPS)}.")
     ] = None,

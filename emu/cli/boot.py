@@ -20,7 +20,7 @@ from emu.config import VmConfig
 from emu.errors import OutputError, UsageError
 from emu.machine import native
 from emu.machine.memory import MachineMemory
-from emu.trace import counters, tables_text, text
+from emu.trace import counters
 from emu.units import PAGE_BYTES
 from emu.vm import loader
 
@@ -70,6 +70,8 @@ def trace_output(target: str | None) -> Iterator[Callable[[np.ndarray], None] | 
     if target is None:
         yield None
         return
+    from emu.trace import text  # noqa: PLC0415  (loads Capstone: only for a trace)
+
     try:
         with contextlib.ExitStack() as stack:
             stream: TextIO = sys.stderr
@@ -200,6 +202,7 @@ def _print_summary(vm: Any, stop: Any) -> None:
 
 
 def _print_tables(vm: Any) -> None:
+    from emu.trace import tables_text  # noqa: PLC0415
     from emu.vm import tables  # noqa: PLC0415
 
     vm.flush_events()

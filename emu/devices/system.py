@@ -33,7 +33,6 @@ class SystemPorts:
         """OUT."""
         before = self._values[port]
         self._values[port] = value & {PORT_FAST_A20: FAST_A20, PORT_RESET: RESET_KIND | RESET_NOW}.get(port, 0xFF)
-        if port == PORT_FAST_A20 and value & FAST_RESET:
-            self._reset_machine()
-        elif port == PORT_RESET and value & ~before & RESET_NOW:
+        fast = port == PORT_FAST_A20 and value & FAST_RESET
+        if fast or (port == PORT_RESET and value & ~before & RESET_NOW):
             self._reset_machine()

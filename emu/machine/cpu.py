@@ -158,8 +158,7 @@ class Engine:
 
 def _mismatch(what: str) -> EngineError:
     return EngineError(
-        f"unicorn {unicorn.__version__} keeps its state in another way than emu knows ({what}); "
-        "install unicorn>=2.1.4,<2.2"
+        f"unicorn {unicorn.__version__} keeps its state in another way than emu knows ({what}); install unicorn>=2.1.4,<2.2"
     )
 
 
@@ -167,7 +166,7 @@ def _find(raw: np.ndarray, width: Any, value: int, what: str) -> int:
     hits = np.flatnonzero(raw[: len(raw) // 8 * 8].view(width) == value)
     if not len(hits):
         raise _mismatch(what)
-    return int(hits[0]) * np.dtype(width).itemsize
+    return int(hits[0]) * int(np.dtype(width).itemsize)
 
 
 def _prove_layout(engine: Engine) -> tuple[int, int]:
@@ -257,7 +256,7 @@ def _known_faults(engine: Engine, memory: MachineMemory, at: int) -> int:
     if int(last[is_int]) != 1 or int(last[next_eip]) != len(program):
         raise _mismatch("INT n")
     memory.release(cpu_frames)
-    return hits[0] * 4
+    return int(hits[0]) * 4
 
 
 @functools.cache
@@ -335,7 +334,7 @@ class Cpu:
         self._io = self.engine.uc.context_save()
         self._scratch = np.zeros(8, np.int64)
         self._places = places
-        self._eip = memoryview(self.registers[env_at.EIP : env_at.EIP + 8]).cast("B").cast("Q")
+        self._eip = self.registers[env_at.EIP : env_at.EIP + 8].data.cast("B").cast("Q")
         self._fill_control(places)
 
     def _fill_control(self, places: Calibration) -> None:
@@ -412,4 +411,3 @@ class Cpu:
     def close(self) -> None:
         """Give the frames back; the engine must not run any more."""
         self.memory.release(self.frames)
-

@@ -19,9 +19,9 @@ class RegisterFile:
     """Registers of a 32-bit guest; general registers are numbered as in instructions (EAX ECX EDX EBX ESP ...)."""
 
     def __init__(self, context: np.ndarray, control: np.ndarray) -> None:
-        usable = len(context) // 8 * 8
-        self._words = memoryview(context[:usable]).cast("B").cast("Q")
-        self._halves = memoryview(context[:usable]).cast("B").cast("I")
+        usable = context[: len(context) // 8 * 8]
+        self._words = usable.data.cast("B").cast("Q")
+        self._halves = usable.data.cast("B").cast("I")
         self._control = control
 
     def general(self, number: int) -> int:

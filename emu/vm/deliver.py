@@ -279,7 +279,9 @@ def through_gate(cb: object, vector: int, source: int, error: int, return_ip: in
         flags |= pg.EFLAGS_RF
     if privilege < current:
         items = 10 if virtual_8086 else 6
-        return to_inner(cb, (gate_low, gate_high), (low, high), privilege, external, (size, items, first), (flags, return_ip, error))
+        return to_inner(
+            cb, (gate_low, gate_high), (low, high), privilege, external, (size, items, first), (flags, return_ip, error)
+        )
     stack = regs + env.SS
     mask = 0xFFFF_FFFF if load32(stack + env.FLAGS) & env.FLAG_BIG else 0xFFFF
     esp = load64(regs + env.RSP)

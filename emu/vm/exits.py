@@ -218,4 +218,3 @@ def serve(context: ExitContext, code: int) -> Stop | None:
         msg = f"VM exit {code:#x} has no handler"
         raise BrokenInvariantError(msg)
     return handler_of(context)
-

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from emu.events import Kind
 from emu.machine import control as cbw
-from emu.machine import env
+from emu.machine import env, vmcb
 from emu.machine import paging as pg
-from emu.machine import vmcb
 from emu.machine.decode import insn_length
 from emu.machine.native import (
     address_of,

@@ -129,15 +129,13 @@ def _by_elf(image: bytes, name: str) -> Kernel:
         raise BadImageError(f"{name}: neither an ELF file nor a multiboot header with load addresses")
     try:
         elf = ELFFile(io.BytesIO(image))
-        if (elf.elfclass, elf.little_endian, elf.header["e_machine"]) != (32, True, "EM_386"):
-            what = f"{elf.elfclass}-bit {elf.header['e_machine']}"
-            raise BadImageError(f"{name}: an ELF file for another processor ({what}): 32-bit x86 is needed")
+        machine = (elf.elfclass, elf.little_endian, elf.header["e_machine"])
         headers = [segment.header for segment in elf.iter_segments() if segment.header["p_type"] == "PT_LOAD"]
         entry = int(elf.header["e_entry"])
-    except BadImageError:
-        raise
     except (ELFError, ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise BadImageError(f"{name}: a damaged ELF file ({error or type(error).__name__})") from error
+    if machine != (32, True, "EM_386"):
+        raise BadImageError(f"{name}: an ELF file for another processor ({machine[0]}-bit {machine[2]}): 32-bit x86 is needed")
     segments = tuple(_elf_segment(image, header, name) for header in headers if header["p_memsz"])
     if not segments:
         raise BadImageError(f"{name}: an ELF file with nothing to load")

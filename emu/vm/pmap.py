@@ -126,5 +126,3 @@ def counted_flip(word: int) -> int:
     if flips >= FLIPS_LIMIT:
         return word | MIXED
     return word + (1 << FLIPS_SHIFT)
-
-

@@ -66,4 +66,3 @@ def copy_instruction(cb: object, at: int) -> None:
 def ring_is_nearly_full(cb: object) -> bool:
     """Whether the next exit might overwrite records that Python has not read."""
     return cb[cbw.EVENT_COUNT] + HEADROOM > cb[cbw.EVENT_LIMIT]
-

@@ -18,7 +18,17 @@ from emu.vm.record import emit
 REG_CR0, REG_CR3, REG_CR4 = 50, 53, 54  # UC_X86_REG_CR*, as emu.machine.cpu checks
 SERVED, FAULT_GP, FAULT_UD, NO_FRAME, TO_PYTHON, SHUTDOWN = 0, 1, 2, 3, 4, 5
 CR0_KEPT = (
-    pg.CR0_PE | pg.CR0_MP | pg.CR0_EM | pg.CR0_TS | pg.CR0_ET | pg.CR0_NE | pg.CR0_WP | pg.CR0_AM | pg.CR0_NW | pg.CR0_CD | pg.CR0_PG
+    pg.CR0_PE
+    | pg.CR0_MP
+    | pg.CR0_EM
+    | pg.CR0_TS
+    | pg.CR0_ET
+    | pg.CR0_NE
+    | pg.CR0_WP
+    | pg.CR0_AM
+    | pg.CR0_NW
+    | pg.CR0_CD
+    | pg.CR0_PG
 )
 CR4_ALLOWED = pg.CR4_TSD | pg.CR4_DE | pg.CR4_PSE | pg.CR4_MCE | pg.CR4_PGE | pg.CR4_OSFXSR | pg.CR4_OSXMMEXCPT
 CR4_FLUSHING = pg.CR4_PSE | pg.CR4_PGE | pg.CR4_PAE
@@ -312,5 +322,3 @@ def on_rdtsc(cb: object) -> int:
     store64(regs + env.RDX, counter >> 32 & 0xFFFF_FFFF)
     retire(cb, length)
     return SERVED
-
-

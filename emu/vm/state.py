@@ -11,7 +11,7 @@ from emu import events
 from emu.config import Mmu, VmConfig
 from emu.machine import control as cbw
 from emu.machine.memory import FrameUse, MachineMemory
-from emu.units import KIB, PAGE_BYTES, pages_of
+from emu.units import KIB, MPN, PAGE_BYTES, pages_of
 from emu.vm import clock, pmap, step_records
 from emu.vm.shadow import ENTRIES, LINK_WORDS, NEXT_FREE, ROW_WORDS
 from emu.vm.shadow import FRAME as ROW_FRAME
@@ -65,13 +65,13 @@ class VmState:
 
     def _lay_out_pmap(self, rom: bytes) -> None:
         absent = int(self.fixed_frames[0])
-        self.memory.frame(absent)[:] = 0xFF
+        self.memory.frame(MPN(absent))[:] = 0xFF
         self.pmap[VIDEO_FIRST_PPN:ROM_END_PPN] = pmap.ABSENT << pmap.STATE_SHIFT
         self.pmap[-1] = absent | pmap.ABSENT << pmap.STATE_SHIFT
         first = ROM_END_PPN - len(self.rom_frames)
         for number, mpn in enumerate(self.rom_frames):
             part = np.frombuffer(rom, np.uint8)[number * PAGE_BYTES : (number + 1) * PAGE_BYTES]
-            self.memory.frame(int(mpn))[: len(part)] = part
+            self.memory.frame(MPN(int(mpn)))[: len(part)] = part
             self.pmap[first + number] = int(mpn) | pmap.ROM << pmap.STATE_SHIFT
         self.control[cbw.ROM_FIRST] = first
         self.control[cbw.ROM_PAGES] = len(self.rom_frames)
@@ -82,7 +82,7 @@ class VmState:
         self.rows[-1, NEXT_FREE] = 0
         self.sinks = self.fixed_frames[1:3].astype(np.int64)
         empty, nested = (int(mpn) for mpn in self.fixed_frames[3:])
-        arrays = {
+        arrays: dict[int, np.ndarray] = {
             cbw.SELF: self.control,
             cbw.PMAP: self.pmap,
             cbw.RMAP: self.rmap,
@@ -142,7 +142,8 @@ class VmState:
         self._drained = written
         if self.config.events:
             self.control[cbw.EVENT_LIMIT] = written + len(self.ring)
-        return self.ring[numbers]
+        records: np.ndarray = self.ring[numbers]
+        return records
 
     def release(self) -> None:
         """Give every frame of the VM back."""

@@ -122,5 +122,3 @@ def store_to_table(cb: object, va: int, slot: int, access: int) -> bool:
         return True
     shadow.untrace(cb, slot)
     return False
-
-

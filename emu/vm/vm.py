@@ -331,7 +331,9 @@ class VirtualMachine:
         """Say when the block hook shall stop the guest next."""
         control = self.control
         now = int(control[cbw.INSNS])
-        deadline = min(now + SLICE_INSNS - now % SLICE_INSNS, self.board.next_event(), self._limit + self._idle_insns, self._pause)
+        deadline = min(
+            now + SLICE_INSNS - now % SLICE_INSNS, self.board.next_event(), self._limit + self._idle_insns, self._pause
+        )
         if self._input and self.board.serial_room():
             deadline = min(deadline, max(self._input_due, now + 1))
         control[cbw.DEADLINE] = deadline
@@ -385,4 +387,3 @@ class VirtualMachine:
     def close(self) -> None:
         """Give all frames back to the machine."""
         self.state.release()
-
