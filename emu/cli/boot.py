@@ -18,7 +18,7 @@ from emu import images
 from emu.cli.console import HostConsole, write_out
 from emu.config import VmConfig
 from emu.errors import OutputError, UsageError
-from emu.machine import native
+from emu.machine import crash, native
 from emu.machine.memory import MachineMemory
 from emu.trace import counters
 from emu.units import PAGE_BYTES
@@ -103,6 +103,8 @@ def boot(options: BootOptions) -> int:
     from emu.vm.vm import VirtualMachine  # noqa: PLC0415  (compiles on import: only now is it known to be needed)
 
     console = HostConsole()
+    crash.install()
+    crash.at_crash(console.restore)
     with trace_output(options.trace) as on_events:
         vm = VirtualMachine(
             machine_memory(config, rom), config, rom=rom, firmware_files=files, console=console, on_events=on_events

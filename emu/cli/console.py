@@ -141,7 +141,7 @@ class HostConsole:
             stop()
 
         def on_suspend(_number: int, _frame: FrameType | None) -> None:
-            self._restore()
+            self.restore()
             os.kill(os.getpid(), signal.SIGSTOP)
             self._set_cbreak()
 
@@ -152,7 +152,7 @@ class HostConsole:
         try:
             yield
         finally:
-            self._restore()
+            self.restore()
             self.hide_progress()
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -164,7 +164,8 @@ class HostConsole:
                 self._saved = termios.tcgetattr(self._input)
                 tty.setcbreak(self._input, termios.TCSADRAIN)
 
-    def _restore(self) -> None:
+    def restore(self) -> None:
+        """Give the terminal back as it was."""
         if self._saved is not None:
             with contextlib.suppress(termios.error):  # the terminal may be gone
                 termios.tcsetattr(self._input, termios.TCSADRAIN, self._saved)  # type: ignore[arg-type]
