@@ -18,7 +18,7 @@ This module imports nothing of the rest.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 import numpy as np
 
@@ -73,10 +73,23 @@ class Kind(IntEnum):
     PAGE_ALLOCATED = 24  # pmap entry filled on first touch; ppn, mpn
     DISCARDED_WRITE = 25  # a store to ROM or to absent memory, without effect; va; ppn
     RESET = 26
-    STOP = 27  # the VM stopped; info: reason
+    STOP = 27  # the VM stopped; info: place of its Outcome; va: value of the exit port
 
 
 NUMBER_OF_KINDS = 32
+
+
+class Outcome(StrEnum):
+    """How a run ends."""
+
+    EXITED = "exited"  # debug-exit port; `detail` is the value
+    LIMIT = "limit reached"
+    TRIPLE_FAULT = "triple fault"
+    HALTED = "halted for ever"
+    RESET = "reset"
+    UNSUPPORTED = "unsupported"
+    INTERRUPTED = "interrupted"
+    PAUSED = "paused"  # the run goes on
 
 
 @dataclass(frozen=True)

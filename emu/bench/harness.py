@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from emu import images
 from emu.config import VmConfig
 from emu.errors import EmuError
+from emu.events import Outcome
 from emu.machine.memory import MachineMemory
 from emu.units import PAGE_BYTES
 from emu.vm import loader
-from emu.vm.exits import Outcome
 from emu.vm.state import frames_needed
 from emu.vm.vm import VirtualMachine
 

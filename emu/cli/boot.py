@@ -18,6 +18,7 @@ from emu import images
 from emu.cli.console import HostConsole, write_out
 from emu.config import VmConfig
 from emu.errors import OutputError, UsageError
+from emu.events import Outcome
 from emu.machine import crash, native
 from emu.machine.memory import MachineMemory
 from emu.trace import counters
@@ -152,8 +153,6 @@ def _run(vm: Any, options: BootOptions) -> Any:
 
 def exit_status(stop: Any, *, raw: bool) -> int:
     """The status of `emu boot` for the end of a run (documented in the README)."""
-    from emu.vm.exits import Outcome  # noqa: PLC0415
-
     if stop.outcome is Outcome.EXITED:
         return 0 if stop.value == 0 and not raw else (2 * stop.value + 1) & 0xFF
     return {

@@ -29,12 +29,13 @@ def at_crash(restore: Callable[[], None]) -> None:
 def install() -> None:
     """Catch the signals of `SIGNALS` for the rest of the process; it ends with the status of `EmuError`."""
     libc = ctypes.CDLL(None)
+    end = libc["_exit"]
 
     def last_words(_number: int) -> None:
         libc.write(STANDARD_ERROR, MESSAGE, len(MESSAGE))
         for restore in _restorers:
             restore()
-        libc._exit(EmuError.exit_status)
+        end(EmuError.exit_status)
 
     handler = HANDLER(last_words)
     _handlers.append(handler)

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator
 import capstone
 import numpy as np
 
-from emu.events import CATALOGUE, NESTED_FAULT, NO_PAGE, Kind
+from emu.events import CATALOGUE, NESTED_FAULT, NO_PAGE, Kind, Outcome
 from emu.machine.paging import FRAME_MASK, fault_name
 
 FLAG_LETTERS = ((63, "X"), (8, "G"), (6, "D"), (5, "A"), (4, "C"), (3, "T"), (1, "W"), (2, "U"), (0, "P"))
 WIDE_CODE = 0x80  # in insn_bytes: 32-bit code
 LENGTH_MASK = 0x0F
+OUTCOMES = tuple(Outcome)
 ERROR_CODE_VALID = 1 << 31
 EXCEPTION_NAMES = {
     0: "#DE", 1: "#DB", 2: "NMI", 3: "#BP", 4: "#OF", 5: "#BR", 6: "#UD", 7: "#NM", 8: "#DF", 10: "#TS", 11: "#NP",
@@ -94,7 +95,8 @@ def _cr3(r: np.void) -> str:
 
 
 def _stop(r: np.void) -> str:
-    return f"reason {r['info']} value {r['va']:x}"
+    outcome = OUTCOMES[int(r["info"])]
+    return f"{outcome} with value {r['va']:x}" if outcome is Outcome.EXITED else str(outcome)
 
 
 DETAILS: dict[Kind, Callable[[np.void], str]] = {

@@ -16,7 +16,7 @@ from emu.machine import control as cbw
 from emu.machine import paging as pg
 from emu.machine.memory import FrameUse
 from emu.units import PAGE_BYTES
-from emu.vm import nested_pool, pmap, shadow
+from emu.vm import pmap, reclaim, shadow
 from emu.vm import step_records as rec
 from emu.vm.state import VmState
 
@@ -70,7 +70,7 @@ def _check_frames(state: VmState) -> None:
     mine = records["owner"] == state.number
     guest = state.pmap[_states(state) == pmap.PRESENT_PAGE] & pmap.MPN_MASK
     rows = state.rows[:, shadow.FRAME]
-    tables = np.concatenate([rows[rows >= 0], nested_pool.table_frames(state)])
+    tables = np.concatenate([rows[rows >= 0], reclaim.table_frames(state)])
     reserve = state.reserve[: int(state.control[cbw.RESERVE_COUNT])]
     for use, known in ((FrameUse.GUEST, guest), (FrameUse.TABLE, tables), (FrameUse.RESERVE, reserve)):
         recorded = np.flatnonzero(mine & (records["use"] == use))

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
 from emu.errors import BrokenInvariantError
-from emu.events import Kind
+from emu.events import Kind, Outcome
 from emu.machine import control as cbw
 from emu.machine import decode, paging, vmcb
 from emu.machine.regfile import RegisterFile
@@ -24,19 +23,6 @@ OPCODE_WRMSR, OPCODE_SMSW_LMSW = 0x30, 0x01
 ONES32 = 0xFFFF_FFFF
 NO_PAGE = -1
 USER_LEVEL = 3
-
-
-class Outcome(StrEnum):
-    """How a run ends."""
-
-    EXITED = "exited"  # debug-exit port; `detail` is the value
-    LIMIT = "limit reached"
-    TRIPLE_FAULT = "triple fault"
-    HALTED = "halted for ever"
-    RESET = "reset"
-    UNSUPPORTED = "unsupported"
-    INTERRUPTED = "interrupted"
-    PAUSED = "paused"  # the run goes on
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,14 @@ import numpy as np
 from emu.config import VmConfig
 from emu.devices.board import NEVER, Board, BoardSettings
 from emu.errors import BrokenInvariantError, MachineMemoryError
-from emu.events import Kind
+from emu.events import Kind, Outcome
 from emu.machine import control as cbw
 from emu.machine import paging, vmcb
 from emu.machine.cpu import RESET_STATE, Cpu
 from emu.machine.memory import MachineMemory
 from emu.machine.regfile import RegisterFile
-from emu.vm import access, clock, deliver, exits, handler, nested, nested_pool, reasons, record, shadow
-from emu.vm.exits import ExitContext, Outcome, Stop
+from emu.vm import access, clock, deliver, exits, handler, nested, reasons, reclaim, record
+from emu.vm.exits import ExitContext, Stop
 from emu.vm.state import NO_ROW, VmState
 
 SLICE_INSNS = 1_000_000  # of virtual time between two looks at the outside world: some 10 ms
@@ -249,7 +249,7 @@ class VirtualMachine:
         control = self.control
         self._wants_reset = self._needs_entry = False
         self.board.reset()
-        shadow.zap_all(control)
+        reclaim.drop_ram(self.state)
         nested.set_plain(control, 0)
         for word in (cbw.SHADOWING, cbw.STOPPED, cbw.STEPPING, cbw.PENDING_FAULT, cbw.IRQ_WAITING, cbw.MODIFIED):
             control[word] = 0
@@ -306,7 +306,7 @@ class VirtualMachine:
     def _refill(self) -> None:
         self.flush_events()
         if int(self.control[cbw.NESTED_PAGES]) > self.config.nested_tables:
-            nested_pool.drop_all(self.state)
+            reclaim.drop_all(self.state)
         self.state.refill()
         if int(self.control[cbw.RESERVE_COUNT]) < reasons.RESERVE_LOW:
             msg = "the machine has no free frame left for this VM's tables: give the machine more memory"

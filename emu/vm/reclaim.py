@@ -1,4 +1,4 @@
-"""Taking all nested tables back: only a guest that roams through absent memory fills so many."""
+"""Taking frames of a VM back in bulk: its nested tables, which a guest that roams through absent memory fills, and its RAM."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import numpy as np
 from emu.machine import control as cbw
 from emu.machine.memory import FrameUse
 from emu.units import PAGE_BYTES
+from emu.vm import code, pmap, shadow
 from emu.vm.state import VmState
 
 ENTRIES = 512
@@ -33,3 +34,15 @@ def drop_all(state: VmState) -> None:
     state.memory.release(frames)
     state.control[cbw.NESTED_PAGES] = 0
     state.control[cbw.NEEDS_TLB_FLUSH] = 1
+
+
+def drop_ram(state: VmState) -> None:
+    """Forget all RAM, as when power goes off: every page is unallocated again, and nothing maps one."""
+    shadow.zap_all(state.control)
+    drop_all(state)
+    for slot in np.flatnonzero(state.pmap & pmap.EXECUTED):
+        code.flush_code(state.control, int(slot))
+    present = state.pmap >> pmap.STATE_SHIFT & pmap.STATE_MASK == pmap.PRESENT_PAGE
+    frames = state.pmap[present] & pmap.MPN_MASK
+    state.pmap[present] = 0
+    state.memory.release(frames)
