@@ -13,7 +13,7 @@ from emu.devices.keyboard import KeyboardController
 from emu.devices.pic import PicPair
 from emu.devices.pit import Pit
 from emu.devices.ports import PortBus
-from emu.devices.system import SystemPorts
+from emu.devices.system import AbsentPci, SystemPorts
 from emu.devices.uart import Uart
 
 COM1_BASE = 0x3F8
@@ -68,6 +68,7 @@ class Board:
         self.ports.register(cmos.PORTS, self.rtc)
         for ports in FwCfg.PORTS:
             self.ports.register(ports, self.fw_cfg, sizes=FwCfg.SIZES)
+        self.ports.register(AbsentPci.PORTS, AbsentPci(), sizes=AbsentPci.SIZES)
         self.ports.register(debug.EXIT_PORTS, debug.DebugExit(signals.exit), sizes=debug.DebugExit.SIZES)
         self.ports.register(debug.CONSOLE_PORTS, debug.DebugConsole(signals.debug_output))
 

@@ -1,7 +1,7 @@
 """QEMU's firmware configuration device: numbered items, read byte by byte or by DMA (QEMU, docs/specs/fw_cfg.rst).
 
-A guest chooses where a transfer goes and how long it is; no transfer moves more than the guest has memory, and nothing is
-allocated for what lies beyond an item's end.
+A guest chooses where a transfer goes and how long it is. DMA reaches RAM and nothing else: a request that lies outside is
+not carried out, and what a transfer would store outside is dropped. No more than CHUNK_BYTES are allocated at a time.
 """
 
 from __future__ import annotations
@@ -84,6 +84,8 @@ class FwCfg:
             self._transfer(address)
 
     def _transfer(self, address: int) -> None:
+        if address + RECORD_BYTES > self._memory_bytes:
+            return
         control, length, target = struct.unpack(">IIQ", self._memory.read_physical(address, RECORD_BYTES))
         if control & DMA_SELECT:
             self._select(control >> 16)
@@ -99,7 +101,7 @@ class FwCfg:
     def _copy(self, target: int, length: int) -> None:
         """Copy from the item; what lies beyond its end reads as zero."""
         end = self._offset + length
-        left = min(length, self._memory_bytes)
+        left = min(length, max(0, self._memory_bytes - target))
         while left:
             size = min(left, CHUNK_BYTES)
             part = self._item[self._offset : self._offset + size]
