@@ -96,6 +96,7 @@ CASES = {
     "console-crlf": ("console", "", b"echo a\r\necho b\r\nquit\r"),
     "bench-integer": ("bench", "mode=integer n=20000", b""),
     "bench-memory": ("bench", "mode=memory n=20", b""),
+    "bench-branch": ("bench", "mode=branch n=20000", b""),
     "bench-store": ("bench", "mode=store n=20000", b""),
     "bench-cpuid": ("bench", "mode=cpuid n=100", b""),
     "bench-cr3": ("bench", "mode=cr3 n=200", b""),

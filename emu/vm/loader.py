@@ -7,6 +7,7 @@ guest memory from outside. Rules are those of the Multiboot Specification 0.6.96
 from __future__ import annotations
 
 import io
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,7 +190,7 @@ def place_modules(kernel: Kernel, files: tuple[Path, ...], memory_bytes: int) ->
         if at + len(data) > memory_bytes:
             room = max(0, memory_bytes - at) // KIB
             raise BadImageError(f"{path}: a module of {len(data)} bytes does not fit: {room} KiB of memory are left for it")
-        if len(path.name.encode()) >= MODULE_NAME_BYTES:
+        if len(os.fsencode(path.name)) >= MODULE_NAME_BYTES:
             raise UsageError(f"{path}: the name of a module has at most {MODULE_NAME_BYTES - 1} bytes")
         modules.append(Module(path.name, at, data))
         at += len(data)
@@ -210,7 +211,7 @@ def firmware_files(kernel: Kernel, modules: tuple[Module, ...], cmdline: str) ->
         "cmdline": line + b"\0",
     }
     if modules:
-        names = ((module, module.name.encode()) for module in modules)
+        names = ((module, os.fsencode(module.name)) for module in modules)
         files["modules"] = b"".join(struct.pack("<II56s", m.address, len(m.data), name) for m, name in names)
         files["module-data"] = b"".join(module.data for module in modules)
     return {f"opt/emu/{name}": data for name, data in files.items()}
