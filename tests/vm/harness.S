@@ -6,12 +6,12 @@
  *   1000 GDT   2000 IDT   3000 TSS   4000 notes   7000 stack   10000 page directory   11000 page table (identity, 4 MB)
  *
  * A note is eight words: vector, error code, EIP, CS, EFLAGS, ESP, SS (both 0 without a change of privilege), CR2.
- * After it the handler returns to the address in RESUME, or ends the run with 0x7F if that is 0.
+ * After it the handler returns to the address in RESUME with TF clear, or ends the run with 0x7F if that is 0.
  */
 .set GDT, 0x1000
 .set IDT, 0x2000
 .set TSS, 0x3000
-.set TSS_BYTES, 0x1000
+.set NO_BITMAP, 0x3000  /* beyond the TSS's limit */
 .set NOTES_USED, 0x4000
 .set RESUME, 0x4004
 .set NOTES, 0x4020
@@ -28,6 +28,7 @@
 .macro EXIT value
     movb $\value, %al
     outb %al, $0xF4
+    jmp .
 .endm
 
 /* The next event is expected; the run goes on at `label`. */
@@ -83,7 +84,7 @@ start:
     lidtl idt_register
     movl $STACK - 0x800, TSS + 4
     movw $DATA0, TSS + 8
-    movw $TSS_BYTES, TSS + 102
+    movw $NO_BITMAP, TSS + 102
     movw $TASK, %ax
     ltrw %ax
     movl $NOTES, NOTES_USED
@@ -143,6 +144,7 @@ noted:  /* on the stack: vector, error code, EIP, CS, EFLAGS and, from ring 3, E
     EXIT 0x7F
 2:  movl $0, RESUME
     movl %eax, 48(%esp)
+    andl $~0x100, 56(%esp)  /* TF */
     popl %es
     popl %ds
     popal

@@ -158,7 +158,7 @@ class Run:
 def make(rom: bytes, mmu: Mmu = Mmu.SHADOW, **settings: Any) -> tuple[VirtualMachine, list[np.ndarray]]:
     """A machine of 4 MB with this ROM, and the list that its event records go to."""
     chosen = {"memory_bytes": 4 * MIB, "shadow_pages": 64, "nested_tables": 256, "reserve_frames": 128} | settings
-    config = VmConfig(mmu=mmu, events=frozenset(events.GROUPS), **chosen)
+    config = VmConfig(mmu=Mmu(mmu), events=frozenset(events.GROUPS), **chosen)
     memory = MachineMemory(frames_needed(config, len(rom)) * PAGE_BYTES, debug=True)
     seen: list[np.ndarray] = []
     vm = VirtualMachine(
@@ -167,7 +167,9 @@ def make(rom: bytes, mmu: Mmu = Mmu.SHADOW, **settings: Any) -> tuple[VirtualMac
     return vm, seen
 
 
-def run(source: str, mmu: Mmu = Mmu.SHADOW, *, real_mode: bool = False, limit: int = INSN_LIMIT, **settings: Any) -> Run:
+def run(
+    source: str, mmu: Mmu = Mmu.SHADOW, *, real_mode: bool = False, limit: int = INSN_LIMIT, **settings: Any
+) -> Run:
     """Run a program to its end and check what is left."""
     program = assemble(source, real_mode=real_mode)
     vm, seen = make(program.rom, mmu, **settings)
@@ -193,3 +195,14 @@ def run_both(source: str, *, real_mode: bool = False, **settings: Any) -> Run:
 def exits_with(value: int) -> Stop:
     """The end of a run by the exit port."""
     return Stop(Outcome.EXITED, value)
+
+
+def run_apart(source: str, mmu: Mmu) -> tuple[int, str]:
+    """(exit status, name of the outcome) of a run in a process of its own, which a signal may end (status < 0)."""
+    code = (
+        "from tests.vm.harness import run; import sys; print(run(sys.argv[1], sys.argv[2], limit=30_000).stop.outcome)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, source, mmu], capture_output=True, text=True, check=False, cwd=HERE.parents[1]
+    )
+    return done.returncode, done.stdout.strip()
