@@ -1,5 +1,8 @@
 """The pair of 8259A interrupt controllers: fifteen lines, the slave behind the master's line 2 (Intel 8259A data sheet).
 
+As in QEMU and other than in the data sheet, an edge stays requested when its line drops before the acknowledge. ICW1's
+level bit is ignored as by PC chipsets, which have the ELCR for it; so are ICW3, as the cascade is wired, and 8080 mode.
+
 Invariants (asserted by `check`):
 
 1. IRR, ISR and IMR have eight bits; a level-triggered line is in IRR only while it is high.
@@ -12,7 +15,7 @@ from emu.errors import BrokenInvariantError
 
 CASCADE = 2
 SPURIOUS = 7
-ICW1_START, ICW1_SINGLE, ICW1_NEEDS_ICW4, ICW1_LEVEL = 0x10, 0x02, 0x01, 0x08
+ICW1_START, ICW1_SINGLE, ICW1_NEEDS_ICW4 = 0x10, 0x02, 0x01
 ICW4_AUTO_EOI, ICW4_SPECIAL_NESTED = 0x02, 0x10
 OCW3 = 0x08
 OCW3_POLL, OCW3_READ, OCW3_READ_ISR, OCW3_SPECIAL_SET, OCW3_SPECIAL = 0x04, 0x02, 0x01, 0x40, 0x20
@@ -23,16 +26,17 @@ POLL_HAS_REQUEST = 0x80
 
 
 class Pic:
-    """One 8259A."""
+    """One 8259A; `cascade_lines` are the inputs that slaves hang on, as bits."""
 
-    def __init__(self) -> None:
+    def __init__(self, cascade_lines: int) -> None:
+        self._cascade_lines = cascade_lines
         self.level_lines = 0  # ELCR: lines that are level-triggered
         self.lines = 0  # inputs as they are now
         self.reset()
 
     def reset(self) -> None:
-        """Power-on state; the inputs keep their levels."""
-        self.irr = 0  # requests
+        """Power-on state; the inputs keep their levels, and what is edge-triggered needs a new edge."""
+        self.irr = self.lines & self.level_lines  # requests
         self.isr = 0  # in service
         self.imr = 0  # masked
         self.vector_base = 0
@@ -44,7 +48,7 @@ class Pic:
         self._special_nested = False
         self._special_mask = False
         self._reads_isr = False
-        self._polls = False
+        self.polls = False  # the next read is a poll, which acknowledges
         self._lowest = 7  # the line of lowest priority
 
     def set_line(self, line: int, high: bool) -> None:
@@ -59,6 +63,11 @@ class Pic:
             if self.level_lines & bit:
                 self.irr &= ~bit
 
+    def set_level_lines(self, lines: int) -> None:
+        """Choose the level-triggered inputs: their requests are from now on what the lines say."""
+        self.level_lines = lines
+        self.irr = self.irr & ~lines | self.lines & lines
+
     def _first(self, bits: int) -> int:
         """The line of highest priority among `bits`, 8 if there is none; as a distance from the top of the order."""
         for distance in range(8):
@@ -70,11 +79,13 @@ class Pic:
         return (self._lowest + 1 + distance) % 8
 
     def pending(self) -> int | None:
-        """The line that INT is raised for, if any."""
+        """The line that INT is raised for, if any; none while initialization words are due."""
+        if self._expected_icw:
+            return None
         request = self._first(self.irr & ~self.imr)
         in_service = self.isr & ~self.imr if self._special_mask else self.isr
         if self._special_nested:
-            in_service &= ~(1 << CASCADE)
+            in_service &= ~self._cascade_lines
         if request >= self._first(in_service):
             return None
         return self._line_at(request)
@@ -90,12 +101,12 @@ class Pic:
 
     def read_command(self) -> int:
         """A read of the command port: the answer to a poll, ISR or IRR."""
-        if self._polls:
+        if self.polls:
             return self._poll()
         return self.isr if self._reads_isr else self.irr
 
     def _poll(self) -> int:
-        self._polls = False
+        self.polls = False
         line = self.pending()
         if line is None:
             return 0
@@ -104,7 +115,7 @@ class Pic:
 
     def read_data(self) -> int:
         """A read of the data port: the mask."""
-        return self._poll() if self._polls else self.imr
+        return self._poll() if self.polls else self.imr
 
     def write_command(self, value: int) -> None:
         """A write of the command port: ICW1, OCW2 or OCW3."""
@@ -125,7 +136,7 @@ class Pic:
         if value & OCW3_SPECIAL_SET:
             self._special_mask = bool(value & OCW3_SPECIAL)
         if value & OCW3_POLL:
-            self._polls = True
+            self.polls = True
         elif value & OCW3_READ:
             self._reads_isr = bool(value & OCW3_READ_ISR)
 
@@ -175,12 +186,12 @@ class PicPair:
     LEVEL_ALLOWED = (0xF8, 0xDE)  # timer, keyboard, cascade, RTC and FPU lines are edge-triggered for good
 
     def __init__(self) -> None:
-        self.master, self.slave = Pic(), Pic()
+        self.master, self.slave = Pic(cascade_lines=1 << CASCADE), Pic(cascade_lines=0)
 
     def reset(self) -> None:
         """Power-on state."""
         for pic in (self.master, self.slave):
-            pic.level_lines = 0
+            pic.set_level_lines(0)
             pic.reset()
         self._cascade()
 
@@ -224,6 +235,8 @@ class PicPair:
         pic = self._at(port)
         if port in self.PORTS[2]:
             return pic.level_lines
+        if pic is self.slave and pic.polls:
+            self.master.set_line(CASCADE, False)  # as after INTA: what is still pending makes a new edge
         value = pic.read_data() if port & 1 else pic.read_command()
         self._cascade()
         return value
@@ -232,7 +245,7 @@ class PicPair:
         """OUT."""
         pic = self._at(port)
         if port in self.PORTS[2]:
-            pic.level_lines = value & self.LEVEL_ALLOWED[port & 1]
+            pic.set_level_lines(value & self.LEVEL_ALLOWED[port & 1])
         elif port & 1:
             pic.write_data(value)
         else:

@@ -1,8 +1,9 @@
 """A 16550A serial port: COM1, the guest's console (National PC16550D data sheet).
 
 Transmission takes no time, so the transmitter is always empty. Received bytes are handed over one at a time while the FIFO
-is off, sixteen while it is on; the sender waits until there is room, so nothing is ever overrun. The character timeout comes
-at once: whatever waits below the trigger level raises it.
+is off, sixteen while it is on; the sender waits until there is room, so only loopback overruns. The character timeout comes at
+once: whatever waits below the trigger level raises it. OUT2 lets the interrupt through in loopback too. Baud rate, word
+length, parity and break have no effect.
 
 Invariants (asserted by `check`):
 
@@ -26,8 +27,10 @@ FCR_ENABLE, FCR_CLEAR_RECEIVER = 1, 2
 TRIGGER_LEVELS = (1, 4, 8, 14)
 LCR_DIVISOR = 0x80
 MCR_LOOP, MCR_OUT2, MCR_MASK = 0x10, 0x08, 0x1F
-LSR_READY, LSR_TRANSMITTER_EMPTY = 0x01, 0x60
+LSR_READY, LSR_OVERRUN, LSR_TRANSMITTER_EMPTY = 0x01, 0x02, 0x60
 MSR_CONNECTED = 0xB0  # CTS, DSR, DCD: someone is at the other end
+MSR_RING = 0x40  # of the lines in bits 7-4 (DCD, RI, DSR, CTS); their changes are in bits 3-0, of RI only its end
+MSR_CHANGES_SHIFT = 4
 
 
 class Uart:
@@ -45,6 +48,8 @@ class Uart:
         self._ier = self._fcr = self._lcr = self._mcr = self._scratch = 0
         self._divisor = 12  # 9600 baud; kept for reading back
         self._transmitter_due = False  # the empty transmitter was not yet reported by IIR
+        self._overrun = False  # a byte was lost since LSR was read
+        self._modem_lines, self._modem_changes = MSR_CONNECTED, 0  # MSR, bits 7-4 and 3-0
         self._is_high = False
         self._update()
 
@@ -54,7 +59,10 @@ class Uart:
         """How many bytes can be received now."""
         if self._mcr & MCR_LOOP:
             return 0
-        return (FIFO_BYTES if self._fcr & FCR_ENABLE else 1) - len(self._received)
+        return self._capacity() - len(self._received)
+
+    def _capacity(self) -> int:
+        return FIFO_BYTES if self._fcr & FCR_ENABLE else 1
 
     def receive(self, data: bytes) -> int:
         """Take as many bytes as there is room for; returns how many."""
@@ -67,11 +75,15 @@ class Uart:
 
     def _cause(self) -> int:
         """What IIR says, by priority."""
+        if self._ier & IER_LINE and self._overrun:
+            return IIR_LINE
         if self._ier & IER_RECEIVED and self._received:
             level = TRIGGER_LEVELS[self._fcr >> 6] if self._fcr & FCR_ENABLE else 1
             return IIR_RECEIVED if len(self._received) >= level else IIR_TIMEOUT
         if self._ier & IER_TRANSMITTER and self._transmitter_due:
             return IIR_TRANSMITTER
+        if self._ier & IER_MODEM and self._modem_changes:
+            return IIR_MODEM
         return IIR_NONE
 
     def _update(self) -> None:
@@ -90,7 +102,7 @@ class Uart:
         if register == MSR:
             return self._modem_status()
         if register == LSR:
-            return LSR_TRANSMITTER_EMPTY | (LSR_READY if self._received else 0)
+            return self._line_status()
         return {IER: self._ier, LCR: self._lcr, MCR: self._mcr}.get(register, self._scratch)
 
     def _take(self) -> int:
@@ -105,12 +117,25 @@ class Uart:
             self._update()
         return cause | (IIR_FIFO if self._fcr & FCR_ENABLE else 0)
 
+    def _line_status(self) -> int:
+        status = LSR_TRANSMITTER_EMPTY | self._overrun * LSR_OVERRUN | bool(self._received) * LSR_READY
+        self._overrun = False
+        self._update()
+        return status
+
     def _modem_status(self) -> int:
-        if not self._mcr & MCR_LOOP:
-            return MSR_CONNECTED
-        # Looped back: RTS, DTR, OUT1, OUT2 appear as CTS, DSR, RI, DCD.
-        mcr = self._mcr
-        return (mcr >> 1 & 1) << 4 | (mcr & 1) << 5 | (mcr >> 2 & 1) << 6 | (mcr >> 3 & 1) << 7
+        status, self._modem_changes = self._modem_lines | self._modem_changes, 0
+        self._update()
+        return status
+
+    def _control_modem(self, value: int) -> None:
+        """Set MCR. Looped back, RTS, DTR, OUT1 and OUT2 appear as CTS, DSR, RI and DCD."""
+        self._mcr = mcr = value & MCR_MASK
+        before, self._modem_lines = self._modem_lines, MSR_CONNECTED
+        if mcr & MCR_LOOP:
+            self._modem_lines = (mcr >> 1 & 1) << 4 | (mcr & 1) << 5 | (mcr >> 2 & 1) << 6 | (mcr >> 3 & 1) << 7
+        changed = (before ^ self._modem_lines) & ~(self._modem_lines & MSR_RING)
+        self._modem_changes |= changed >> MSR_CHANGES_SHIFT
 
     def write(self, port: int, _size: int, value: int) -> None:
         """OUT to a register."""
@@ -128,17 +153,29 @@ class Uart:
         elif register == LCR:
             self._lcr = value
         elif register == MCR:
-            self._mcr = value & MCR_MASK
+            self._control_modem(value)
         elif register == SCRATCH:
             self._scratch = value
         self._update()
 
     def _transmit(self, byte: int) -> None:
-        self._transmitter_due = True
-        if not self._mcr & MCR_LOOP:
+        if self._transmitter_due:  # full for a moment: the line drops, and the 8259 sees the next edge
+            self._transmitter_due = False
+            self._update()
+        if self._mcr & MCR_LOOP:
+            self._loop_back(byte)
+        else:
             self._send(bytes([byte]))
-        elif len(self._received) < (FIFO_BYTES if self._fcr & FCR_ENABLE else 1):
-            self._received.append(byte)
+        self._transmitter_due = True
+
+    def _loop_back(self, byte: int) -> None:
+        """Receive what was sent; without a FIFO the new byte replaces one that still waits, with it the new one is lost."""
+        if len(self._received) == self._capacity():
+            self._overrun = True
+            if self._fcr & FCR_ENABLE:
+                return
+            self._received.clear()
+        self._received.append(byte)
 
     def _control_fifo(self, value: int) -> None:
         if (value ^ self._fcr) & FCR_ENABLE or value & FCR_CLEAR_RECEIVER:
@@ -147,7 +184,7 @@ class Uart:
 
     def check(self) -> None:
         """Assert the module's invariants; raises BrokenInvariantError."""
-        if len(self._received) > (FIFO_BYTES if self._fcr & FCR_ENABLE else 1):
+        if len(self._received) > self._capacity():
             raise BrokenInvariantError("16550 invariant 1: more bytes wait than fit")
         if self._is_high != (self._cause() != IIR_NONE and bool(self._mcr & MCR_OUT2)):
             raise BrokenInvariantError("16550 invariant 2: the interrupt line does not follow IIR")
