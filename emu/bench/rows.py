@@ -28,6 +28,7 @@ from emu.bench.plain import PEER, run_plain
 from emu.config import VmConfig
 from emu.errors import EmuError
 from emu.units import MIB
+from emu.vm import rows as shadow_rows
 from emu.vm import shadow
 
 MICRO, NANO = 1e6, 1e9
@@ -66,8 +67,8 @@ def exit_native() -> Row:
 def _forget_shadow_leaves(vm: object) -> None:
     """Drop all shadow pages of the last level, as if the VMM had taken them back."""
     state, cpu = vm.state, vm.cpu  # type: ignore[attr-defined]
-    levels = state.rows[:, shadow.ROLE] & shadow.LEVEL_MASK
-    for row in np.flatnonzero((state.rows[:, shadow.IN_USE] != 0) & (levels == 1)):
+    levels = state.rows[:, shadow_rows.ROLE] & shadow_rows.LEVEL_MASK
+    for row in np.flatnonzero((state.rows[:, shadow_rows.IN_USE] != 0) & (levels == 1)):
         shadow.zap_row(state.control, int(row))
     cpu.flush_tlb()
 

@@ -71,10 +71,11 @@ class Board:
         self.ports.register(AbsentPci.PORTS, AbsentPci(), sizes=AbsentPci.SIZES)
         self.ports.register(debug.EXIT_PORTS, debug.DebugExit(signals.exit), sizes=debug.DebugExit.SIZES)
         self.ports.register(debug.CONSOLE_PORTS, debug.DebugConsole(signals.debug_output))
+        self.reset()
 
     def reset(self) -> None:
-        """Power-on state of every device."""
-        for device in (self.pic, self.pit, self.uart, self.rtc, self.keyboard, self.system, self.fw_cfg):
+        """Power-on state of every device. The PIC comes last: the others' lines going to their levels are no requests."""
+        for device in (self.pit, self.uart, self.rtc, self.keyboard, self.system, self.fw_cfg, self.pic):
             device.reset()
 
     def next_event(self) -> int:

@@ -1,10 +1,15 @@
 """The 8254 timer: three counters at 1.193182 MHz, the first on IRQ 0, the third gated by port 61 (Intel 8254 data sheet).
 
 A counter is a function of virtual time, so nothing has to run between two looks at it. Simplified: the one clock between a
-write of the count and its loading is left out; in mode 3 a read gives the count of the half period under way; BCD counts
-are converted when written and read.
+write of the count and its loading is left out, as is the one between a trigger and what it starts; in mode 3 a new count
+waits for the end of the whole period, not of its half; BCD counts are converted when written and read.
 
-Invariant (asserted by `check`): a running counter has a count from 1 to 65536 and started no later than now.
+Invariants (asserted by `check`):
+
+1. A running counter has a count from 1 to 65536 and started no later than now.
+2. Only a low gate holds a counter, and never in the modes that a gate triggers.
+3. A count waits for the end of a period only in the modes that have periods.
+4. The line to IRQ 0 has the level of OUT 0 as of the last `advance`.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ REFRESH_HERTZ = 66_287  # of the bit in port 61 that shows memory refresh: it to
 PORT_COMMAND, PORT_GATE = 0x43, 0x61
 LATCH, LOW_BYTE, HIGH_BYTE, BOTH_BYTES = 0, 1, 2, 3
 READ_BACK = 3
+TRIGGERED_MODES, PERIODIC_MODES = (1, 5), (2, 3)
 GATE_2, SPEAKER, REFRESH, OUTPUT_2 = 0x01, 0x02, 0x10, 0x20
 
 
@@ -36,127 +42,166 @@ class Counter:
     """One of the three; times are ticks of the 8254's clock."""
 
     def __init__(self) -> None:
-        self.mode = 3
-        self._bcd = False
-        self._access = BOTH_BYTES
-        self._count = 0  # 1 to 65536; 0: none written since the mode was set
-        self._start = 0  # tick at which `_count` was loaded
-        self._next_count = 0  # takes over at the end of the period (modes 2 and 3)
-        self._low_byte: int | None = None  # of a count whose high byte is due
-        self._latched: list[int] = []  # bytes of latched status and count, in reading order
-        self._reads_high = False
-        self._is_triggered = False  # modes 1 and 5
         self.gate = True
+        self.set_mode(BOTH_BYTES, 3, bcd=False)
 
-    def _period_ends(self, tick: int) -> None:
-        """Let a count written meanwhile take over."""
-        if self._next_count:
-            end = self._start + -(-(tick - self._start) // self._count) * self._count
-            end = max(end, self._start + self._count)
-            if tick >= end:
-                self._start, self._count, self._next_count = end, self._next_count, 0
+    def set_mode(self, access: int, mode: int, bcd: bool) -> None:
+        """A control word for this counter: it stops until a count is written."""
+        self._access, self._bcd = access, bcd
+        self.mode = mode if mode < 6 else mode - 4
+        self._written = 0  # the count as last written, 1 to 65536; 0: none since the mode was set
+        self._count = 0  # the count that OUT follows; 0: none yet
+        self._start = 0  # tick at which `_count` was loaded
+        self._held: int | None = None  # ticks that had passed since the load when a low gate stopped the counter
+        self._switch: int | None = None  # tick at which a period ends and `_written` takes over
+        self._low_byte: int | None = None  # of a count whose high byte is due
+        self._reads_high = False  # the next byte read is the high one
+        self._latched_count: int | None = None
+        self._latched_status: int | None = None
 
-    @property
-    def _is_running(self) -> bool:
-        return self._count > 0 and (self._is_triggered if self.mode in (1, 5) else self.gate)
+    # ---- the waveform ----
+
+    def _settle(self, tick: int) -> None:
+        """Let a count written during an earlier period take over."""
+        if self._switch is not None and tick >= self._switch:
+            self._start, self._count, self._switch = self._switch, self._written, None
+
+    def _begin(self, tick: int) -> None:
+        """Load the written count."""
+        self._start, self._count, self._switch = tick, self._written, None
+        self._held = 0 if not self.gate and self.mode not in TRIGGERED_MODES else None
+
+    def _elapsed(self, tick: int) -> int:
+        return tick - self._start if self._held is None else self._held
+
+    def _low_ticks(self) -> tuple[int, int]:
+        """From which tick after the load, and until which, OUT is low; in the periodic modes, of each period."""
+        count = self._count
+        spans = {0: (0, count), 1: (0, count), 2: (count - 1, count), 3: ((count + 1) // 2, count)}
+        return spans.get(self.mode, (count, count + 1))
 
     def output(self, tick: int) -> bool:
         """The level of OUT."""
-        self._period_ends(tick)
-        elapsed = tick - self._start
-        if not self._is_running:
+        self._settle(tick)
+        if not self._count:
             return self.mode != 0
-        if self.mode in (0, 1):
-            return elapsed >= self._count
-        if self.mode == 2:
-            return elapsed % self._count != self._count - 1
-        if self.mode == 3:
-            return elapsed % self._count < (self._count + 1) // 2
-        return elapsed != self._count
+        elapsed = self._elapsed(tick)
+        if self.mode in PERIODIC_MODES:
+            if self._held is not None:
+                return True
+            elapsed %= self._count
+        start, end = self._low_ticks()
+        return not start <= elapsed < end
 
     def next_rise(self, after: int) -> int:
         """The first tick later than `after` at which OUT goes from low to high; NEVER if it does not."""
-        self._period_ends(after)
-        if not self._is_running:
+        self._settle(after)
+        if not self._count or self._held is not None:
             return NEVER
-        if self.mode in (2, 3):
-            return self._start + ((after - self._start) // self._count + 1) * self._count
-        rise = self._start + self._count + (1 if self.mode in (4, 5) else 0)
+        start, end = self._low_ticks()
+        if self.mode in PERIODIC_MODES:
+            is_constant = start in (0, end)  # a count of 1, which the data sheet forbids
+            return NEVER if is_constant else self._period_end(after)
+        rise = self._start + end
         return rise if rise > after else NEVER
 
-    def value(self, tick: int) -> int:
-        """The count, 16 bits."""
-        self._period_ends(tick)
-        elapsed = tick - self._start if self._is_running else 0
-        if not self._count:
-            return 0
-        if self.mode == 2:
-            left = self._count - elapsed % self._count
-        elif self.mode == 3:
-            left = self._count - 2 * elapsed % self._count
-        else:
-            left = self._count - elapsed
-        return to_bcd(left % 10_000) if self._bcd else left & 0xFFFF
+    def _period_end(self, after: int) -> int:
+        return self._start + ((after - self._start) // self._count + 1) * self._count
 
-    def set_mode(self, access: int, mode: int, bcd: bool) -> None:
-        """A control word for this counter."""
-        self._access, self.mode, self._bcd = access, mode if mode < 6 else mode - 4, bcd
-        self._count = self._next_count = 0
-        self._low_byte, self._reads_high, self._is_triggered = None, False, False
-        self._latched = []
+    # ---- what drives it ----
 
     def write(self, byte: int, tick: int) -> None:
         """A byte of a new count."""
+        self._settle(tick)
         if self._access == BOTH_BYTES and self._low_byte is None:
             self._low_byte = byte
+            if self.mode == 0:
+                self._count = 0
             return
-        if self._access == BOTH_BYTES:
-            raw = (self._low_byte or 0) | byte << 8
-            self._low_byte = None
-        else:
-            raw = byte << 8 if self._access == HIGH_BYTE else byte
-        self._load(from_bcd(raw) or 10_000 if self._bcd else raw or 0x1_0000, tick)
+        raw = byte << 8 if self._access == HIGH_BYTE else byte
+        if self._low_byte is not None:
+            raw, self._low_byte = self._low_byte | byte << 8, None
+        self._written = from_bcd(raw) or 10_000 if self._bcd else raw or 0x1_0000
+        self._take_over(tick)
 
-    def _load(self, count: int, tick: int) -> None:
-        self._period_ends(tick)
-        if self.mode in (2, 3) and self._count and self.gate:
-            self._next_count = count
-        else:
-            self._count, self._start = count, tick
+    def _take_over(self, tick: int) -> None:
+        """Let the written count have effect when its mode says so."""
+        if self.mode in TRIGGERED_MODES:
+            return
+        if self.mode not in PERIODIC_MODES or not self._count:
+            self._begin(tick)
+        elif self._held is None:
+            self._switch = self._period_end(tick)
 
     def set_gate(self, gate: bool, tick: int) -> None:
-        """Drive GATE; a rising edge triggers or restarts."""
-        if gate and not self.gate and self.mode not in (0, 4):
-            self._start, self._is_triggered = tick, True
+        """Drive GATE: a rising edge triggers, restarts or goes on, a low level stops."""
+        if gate == self.gate:
+            return
+        self._settle(tick)
         self.gate = gate
+        if self.mode in TRIGGERED_MODES:
+            if gate and self._written:
+                self._begin(tick)
+        elif not self._count:
+            return
+        elif not gate:
+            self._held = tick - self._start
+        elif self.mode in PERIODIC_MODES:
+            self._begin(tick)
+        else:
+            self._start, self._held = tick - self._elapsed(tick), None
+
+    # ---- what is read from it ----
+
+    def value(self, tick: int) -> int:
+        """The count, 16 bits."""
+        self._settle(tick)
+        if not self._count:
+            return 0
+        left = self._ticks_left(self._elapsed(tick))
+        return to_bcd(left % 10_000) if self._bcd else left & 0xFFFF
+
+    def _ticks_left(self, elapsed: int) -> int:
+        if self.mode == 2:
+            return self._count - elapsed % self._count
+        if self.mode == 3:  # counts an even number down by two, once for each half period
+            return (self._count & ~1) - 2 * (elapsed % self._count % ((self._count + 1) // 2))
+        return self._count - elapsed
 
     def latch_count(self, tick: int) -> None:
         """Hold the count for reading, unless one is held already."""
-        if not self._latched:
-            value = self.value(tick)
-            both = [value & 0xFF, value >> 8]
-            self._latched = {LOW_BYTE: both[:1], HIGH_BYTE: both[1:]}.get(self._access, both)
+        if self._latched_count is None:
+            self._latched_count = self.value(tick)
 
     def latch_status(self, tick: int) -> None:
-        """Hold the status byte for reading, before a held count."""
-        null_count = not self._count or self._next_count
-        status = self.output(tick) << 7 | bool(null_count) << 6 | self._access << 4 | self.mode << 1 | self._bcd
-        self._latched.insert(0, status)
+        """Hold the status byte for reading before the count, unless one is held already."""
+        if self._latched_status is None:
+            output = self.output(tick)
+            null_count = not self._count or self._count != self._written or self._switch is not None
+            self._latched_status = output << 7 | null_count << 6 | self._access << 4 | self.mode << 1 | self._bcd
 
     def read(self, tick: int) -> int:
         """The next byte."""
-        if self._latched:
-            return self._latched.pop(0)
-        value = self.value(tick)
+        if self._latched_status is not None:
+            status, self._latched_status = self._latched_status, None
+            return status
+        value = self.value(tick) if self._latched_count is None else self._latched_count
+        is_high = self._reads_high if self._access == BOTH_BYTES else self._access == HIGH_BYTE
         if self._access == BOTH_BYTES:
             self._reads_high = not self._reads_high
-            return value & 0xFF if self._reads_high else value >> 8
-        return value >> 8 if self._access == HIGH_BYTE else value & 0xFF
+        if is_high or self._access != BOTH_BYTES:
+            self._latched_count = None
+        return value >> 8 if is_high else value & 0xFF
 
     def check(self, tick: int) -> None:
-        """Assert the module's invariant."""
-        if not 0 <= self._count <= 0x1_0000 or self._start > tick:
-            raise BrokenInvariantError(f"8254: count {self._count} started at tick {self._start}, now {tick}")
+        """Assert the module's invariants."""
+        self._settle(tick)
+        if not 0 <= self._count <= 0x1_0000 or (self._count and self._start > tick):
+            raise BrokenInvariantError(f"8254 invariant 1: count {self._count} started at tick {self._start}, now {tick}")
+        if self._held is not None and (self.gate or self.mode in TRIGGERED_MODES):
+            raise BrokenInvariantError(f"8254 invariant 2: held in mode {self.mode} with gate {self.gate}")
+        if self._switch is not None and self.mode not in PERIODIC_MODES:
+            raise BrokenInvariantError(f"8254 invariant 3: a period of mode {self.mode} is to end")
 
 
 class Pit:
@@ -175,8 +220,8 @@ class Pit:
         self.counters = [Counter() for _ in range(3)]
         self.counters[2].gate = False
         self._speaker = 0
-        self._seen = self._tick()  # up to here rising edges of OUT 0 were passed on
-        self._set_irq(False)
+        self._seen = self._tick()  # up to here OUT 0 was passed on
+        self._drive()
 
     def _tick(self) -> int:
         return ticks_at(self._clock.now(), HERTZ, self._insns_per_second)
@@ -194,11 +239,16 @@ class Pit:
             self._set_irq(False)
             self._set_irq(True)
         self._seen = tick
-        self._set_irq(counter.output(tick))
+        self._drive()
+
+    def _drive(self) -> None:
+        self._level = self.counters[0].output(self._seen)
+        self._set_irq(self._level)
 
     def read(self, port: int, _size: int) -> int:
         """IN."""
-        tick = self._tick()
+        self.advance()
+        tick = self._seen
         if port == PORT_GATE:
             refresh = ticks_at(self._clock.now(), REFRESH_HERTZ, self._insns_per_second) & 1
             output = self.counters[2].output(tick)
@@ -210,7 +260,7 @@ class Pit:
     def write(self, port: int, _size: int, value: int) -> None:
         """OUT."""
         self.advance()
-        tick = self._tick()
+        tick = self._seen
         if port == PORT_GATE:
             self.counters[2].set_gate(bool(value & GATE_2), tick)
             self._speaker = value & SPEAKER
@@ -218,7 +268,7 @@ class Pit:
             self._command(value, tick)
         else:
             self.counters[port & 3].write(value, tick)
-        self._set_irq(self.counters[0].output(tick))
+        self._drive()
 
     def _command(self, value: int, tick: int) -> None:
         select, access = value >> 6, value >> 4 & 3
@@ -235,6 +285,8 @@ class Pit:
             self.counters[select].set_mode(access, value >> 1 & 7, bool(value & 1))
 
     def check(self) -> None:
-        """Assert the invariant of each counter."""
+        """Assert the module's invariants; raises BrokenInvariantError."""
         for counter in self.counters:
-            counter.check(self._tick())
+            counter.check(self._seen)
+        if self._level != self.counters[0].output(self._seen):
+            raise BrokenInvariantError("8254 invariant 4: IRQ 0 does not follow OUT 0")

@@ -52,7 +52,7 @@ SHADOWING = 35  # N, P: 1 while the engine walks shadow tables, 0 while nested o
 USE_SHADOW = 36  # P: 1 with --mmu shadow
 NESTED_PLAIN = 37  # N: 1 while nested entries tell nothing of code (`emu.vm.nested`)
 
-# Shadow pages (`emu.vm.shadow`).
+# Shadow pages (`emu.vm.rows`).
 SHADOW_ROWS = 40  # P: host address of int32[SHADOW_MAX][16]
 LINKS = 41  # P: host address of int32[SHADOW_MAX * 512][2]: next + 1, previous + 1 (negative: head of list)
 SHADOW_MAX = 42  # P
@@ -66,7 +66,6 @@ UNSYNC_COUNT = 49  # N
 UNSYNC_MAX = 52  # P
 SHADOW_FULL = 53  # N: 1 when a shadow page was asked for and none could be had
 LRU_CLOCK = 50  # N: counts root loads; a row keeps the value of its last use
-OPTIONS = 51  # P: bits of `emu.vm.shadow`
 
 # Virtual time.
 INSNS = 56  # N: retired guest instructions

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from emu.machine import control as cbw
 from emu.machine.native import compiled, load8, load32, store8
-from emu.vm import code, pmap, shadow, walk
+from emu.vm import code, pmap, rows, sync, walk
 
 OK = -1  # no fault
 ONES8 = 0xFF
+NOWHERE = 0  # no host address: the page takes no stores
 
 
 @compiled
@@ -27,17 +28,32 @@ def load_byte(cb: object, pa: int) -> int:
 
 
 @compiled
-def store_bytes(cb: object, pa: int, size: int, value: int) -> bool:
-    """Store the low `size` bytes of `value` (within one page); false when a frame is missing."""
+def place_to_store(cb: object, pa: int) -> int:
+    """Host address for a store of the VMM at `pa`, translated code dropped; NOWHERE if the page takes none, -1 without a frame."""
     slot = pmap.slot_of(cb, pa >> 12)
     mpn = pmap.frame_of(cb, slot)
     if mpn < 0:
-        return False
+        return -1
     if not pmap.is_writable_state(pmap.entry(cb, slot)):
-        return True
+        return NOWHERE
     code.before_host_store(cb, slot)
-    at = pmap.frame_address(cb, mpn) + (pa & 0xFFF)
-    if cb[cbw.USE_SHADOW] and shadow.is_traced(cb, slot):
+    return pmap.frame_address(cb, mpn) + (pa & 0xFFF)
+
+
+@compiled
+def must_follow(cb: object, slot: int) -> bool:
+    """Whether a store to the page has to be followed in its shadow."""
+    return cb[cbw.USE_SHADOW] != 0 and rows.is_traced(cb, slot)
+
+
+@compiled
+def store_bytes(cb: object, pa: int, size: int, value: int) -> bool:
+    """Store the low `size` bytes of `value` (within one page); false when a frame is missing."""
+    at = place_to_store(cb, pa)
+    if at == NOWHERE or at == -1:
+        return at == NOWHERE
+    slot = pmap.slot_of(cb, pa >> 12)
+    if must_follow(cb, slot):
         store_traced(cb, slot, at, pa, size, value)
         return True
     for byte in range(size):
@@ -54,9 +70,9 @@ def store_traced(cb: object, slot: int, at: int, pa: int, size: int, value: int)
     for byte in range(size):
         store8(at + byte, value >> 8 * byte & 0xFF)
     if load32(page + 4 * first) != before_first:
-        shadow.entry_changed(cb, slot, first, before_first, load32(page + 4 * first), pa & ~3)
+        sync.entry_changed(cb, slot, first, before_first, load32(page + 4 * first), pa & ~3)
     if last != first and load32(page + 4 * last) != before_last:
-        shadow.entry_changed(cb, slot, last, before_last, load32(page + 4 * last), (pa & ~3) + 4)
+        sync.entry_changed(cb, slot, last, before_last, load32(page + 4 * last), (pa & ~3) + 4)
 
 
 @compiled
@@ -81,21 +97,17 @@ def store_block(cb: object, pa: int, source: int, size: int) -> int:
 @compiled
 def store_in_page(cb: object, pa: int, source: int, size: int) -> bool:
     """The part of `store_block` that lies in one page; false when a frame is missing."""
-    slot = pmap.slot_of(cb, pa >> 12)
-    mpn = pmap.frame_of(cb, slot)
-    if mpn < 0:
-        return False
-    if not pmap.is_writable_state(pmap.entry(cb, slot)):
-        return True
-    code.before_host_store(cb, slot)
-    page = pmap.frame_address(cb, mpn)
-    traced = cb[cbw.USE_SHADOW] and shadow.is_traced(cb, slot)
-    if traced:
-        shadow.copy_page(page, cb[cbw.CODE_COPY])
+    at = place_to_store(cb, pa)
+    if at == NOWHERE or at == -1:
+        return at == NOWHERE
+    slot, page = pmap.slot_of(cb, pa >> 12), at - (pa & 0xFFF)
+    follow = must_follow(cb, slot)
+    if follow:
+        sync.copy_page(page, cb[cbw.CODE_COPY])
     for number in range(size):
-        store8(page + (pa & 0xFFF) + number, load8(source + number))
-    if traced:
-        shadow.page_changed(cb, slot, cb[cbw.CODE_COPY], pa & ~0xFFF)
+        store8(at + number, load8(source + number))
+    if follow:
+        sync.page_changed(cb, slot, cb[cbw.CODE_COPY], pa & ~0xFFF)
     return True
 
 

@@ -16,11 +16,11 @@ from emu.machine import control as cbw
 from emu.machine import paging as pg
 from emu.machine.memory import FrameUse
 from emu.units import PAGE_BYTES
-from emu.vm import pmap, reclaim, shadow
+from emu.vm import pmap, reclaim, rows
 from emu.vm import step_records as rec
 from emu.vm.state import VmState
 
-ENTRIES = shadow.ENTRIES
+ENTRIES = rows.ENTRIES
 NX = 1 << 63
 WORD = (1 << 64) - 1
 
@@ -69,13 +69,13 @@ def _check_frames(state: VmState) -> None:
     records = state.memory.frames.records
     mine = records["owner"] == state.number
     guest = state.pmap[_states(state) == pmap.PRESENT_PAGE] & pmap.MPN_MASK
-    rows = state.rows[:, shadow.FRAME]
-    tables = np.concatenate([rows[rows >= 0], reclaim.table_frames(state)])
+    shadow_pages = state.rows[:, rows.FRAME]
+    tables = np.concatenate([shadow_pages[shadow_pages >= 0], reclaim.table_frames(state)])
     reserve = state.reserve[: int(state.control[cbw.RESERVE_COUNT])]
     for use, known in ((FrameUse.GUEST, guest), (FrameUse.TABLE, tables), (FrameUse.RESERVE, reserve)):
         recorded = np.flatnonzero(mine & (records["use"] == use))
         require(np.array_equal(recorded, np.sort(known)), f"frames: those in use as {use.name} are not the VM's own")
-    require(len(tables) - np.sum(rows >= 0) == int(state.control[cbw.NESTED_PAGES]), "frames: nested tables miscounted")
+    require(len(tables) - np.sum(shadow_pages >= 0) == int(state.control[cbw.NESTED_PAGES]), "frames: nested tables miscounted")
 
 
 # ---- shadow tables --------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ def _table(state: VmState, mpn: int) -> np.ndarray:
 
 
 def _address(state: VmState, row: int, index: int) -> int:
-    return state.memory.address + int(state.rows[row, shadow.FRAME]) * PAGE_BYTES + 8 * index
+    return state.memory.address + int(state.rows[row, rows.FRAME]) * PAGE_BYTES + 8 * index
 
 
 def _opened_entries(state: VmState) -> set[int]:
@@ -97,43 +97,43 @@ def _opened_entries(state: VmState) -> set[int]:
 
 def _shadow_entries(state: VmState) -> Iterator[tuple[int, int, int]]:
     """(row, index, entry) of every present entry of every row in use."""
-    for row in np.flatnonzero(state.rows[:, shadow.IN_USE]):
-        words = _table(state, int(state.rows[row, shadow.FRAME]))
+    for row in np.flatnonzero(state.rows[:, rows.IN_USE]):
+        words = _table(state, int(state.rows[row, rows.FRAME]))
         for index in np.flatnonzero(words & pg.PRESENT):
             yield int(row), int(index), int(words[index]) & WORD
 
 
 def _check_shadow_entry(state: VmState, row: int, index: int, value: int) -> None:
-    role = int(state.rows[row, shadow.ROLE])
+    role = int(state.rows[row, rows.ROLE])
     target = int(state.links[row * ENTRIES + index, 2])
-    if role & shadow.LEVEL_MASK == 1:
+    if role & rows.LEVEL_MASK == 1:
         _check_leaf(state, row, index, value, target)
         return
     child = state.rows[target]
-    require(child[shadow.IN_USE], f"shadow 4: row {row} points at row {target}, which is free")
+    require(child[rows.IN_USE], f"shadow 4: row {row} points at row {target}, which is free")
     frame = (value & pg.FRAME_MASK) >> 12
-    require(frame == int(child[shadow.FRAME]), f"shadow 4: entry {index} of row {row} is not its child's frame")
-    child_level = int(child[shadow.ROLE]) & shadow.LEVEL_MASK
-    require(child_level == (role & shadow.LEVEL_MASK) - 1, f"shadow 4: row {row} has a child of level {child_level}")
+    require(frame == int(child[rows.FRAME]), f"shadow 4: entry {index} of row {row} is not its child's frame")
+    child_level = int(child[rows.ROLE]) & rows.LEVEL_MASK
+    require(child_level == (role & rows.LEVEL_MASK) - 1, f"shadow 4: row {row} has a child of level {child_level}")
     if child_level == 1:
         _check_directory_entry(state, row, index, child)
 
 
 def _check_directory_entry(state: VmState, row: int, index: int, child: np.ndarray) -> None:
     """A shadow directory entry leads to what the guest's PDE leads to, with its rights and no more."""
-    quadrant = int(state.rows[row, shadow.ROLE]) >> shadow.QUADRANT_SHIFT & 3
-    pde = _guest_word(state, int(state.rows[row, shadow.CHAIN]), quadrant * 256 + index // 2)
-    role = int(child[shadow.ROLE])
-    rights = role >> shadow.ACCESS_SHIFT & (pg.WRITABLE | pg.USER)
+    quadrant = int(state.rows[row, rows.ROLE]) >> rows.QUADRANT_SHIFT & 3
+    pde = _guest_word(state, int(state.rows[row, rows.CHAIN]), quadrant * 256 + index // 2)
+    role = int(child[rows.ROLE])
+    rights = role >> rows.ACCESS_SHIFT & (pg.WRITABLE | pg.USER)
     where = f"row {row} entry {index} (guest PDE {pde:08x})"
     require(pde & pg.PRESENT, f"shadow 2: {where} is present")
     require(not rights & ~pde, f"shadow 2: {where} inherits more than the guest grants")
-    if role & shadow.DIRECT:
+    if role & rows.DIRECT:
         first = (pde & pg.LARGE32_FRAME) >> 12 | (pde & pg.LARGE32_HIGH) >> 13 << 20
-        require(int(child[shadow.PPN]) == first + index % 2 * ENTRIES, f"shadow 1: {where} maps other pages")
+        require(int(child[rows.PPN]) == first + index % 2 * ENTRIES, f"shadow 1: {where} maps other pages")
     else:
-        require(int(child[shadow.CHAIN]) == _slot(state, pde >> 12), f"shadow 1: {where} leads to another table")
-        require(role >> shadow.QUADRANT_SHIFT & 3 == index % 2, f"shadow 1: {where} leads to the other half")
+        require(int(child[rows.CHAIN]) == _slot(state, pde >> 12), f"shadow 1: {where} leads to another table")
+        require(role >> rows.QUADRANT_SHIFT & 3 == index % 2, f"shadow 1: {where} leads to the other half")
 
 
 def _slot(state: VmState, ppn: int) -> int:
@@ -156,11 +156,11 @@ def _guest_word(state: VmState, slot: int, index: int) -> int:
 
 def _granted(state: VmState, row: int, index: int) -> tuple[int, int, bool]:
     """(slot, access, has a D bit to wait for): what guest tables grant where a leaf stands, worked out here."""
-    chain, role = int(state.rows[row, shadow.CHAIN]), int(state.rows[row, shadow.ROLE])
-    rights = role >> shadow.ACCESS_SHIFT & (pg.WRITABLE | pg.USER)
-    if role & shadow.DIRECT:  # a row without WRITABLE may stand for a clean 4 MB page: then it is never written through
-        return _slot(state, int(state.rows[row, shadow.PPN]) + index), rights | pg.DIRTY, False
-    pte = _guest_word(state, chain, (role >> shadow.QUADRANT_SHIFT & 3) * ENTRIES + index)
+    chain, role = int(state.rows[row, rows.CHAIN]), int(state.rows[row, rows.ROLE])
+    rights = role >> rows.ACCESS_SHIFT & (pg.WRITABLE | pg.USER)
+    if role & rows.DIRECT:  # a row without WRITABLE may stand for a clean 4 MB page: then it is never written through
+        return _slot(state, int(state.rows[row, rows.PPN]) + index), rights | pg.DIRTY, False
+    pte = _guest_word(state, chain, (role >> rows.QUADRANT_SHIFT & 3) * ENTRIES + index)
     require(pte & pg.PRESENT, f"shadow 2: a leaf of row {row} stands for guest PTE {pte:08x}, which is not present")
     return _slot(state, pte >> 12), pte & rights | pte & pg.DIRTY, True
 
@@ -175,10 +175,10 @@ def _check_leaf(state: VmState, row: int, index: int, value: int, target: int) -
     require(not value & pg.USER or access & pg.USER, f"shadow 2: {where} lets the user in")
     if not value & pg.WRITABLE:
         return
-    write_protect = int(state.rows[row, shadow.ROLE]) & shadow.WRITE_PROTECT
+    write_protect = int(state.rows[row, rows.ROLE]) & rows.WRITE_PROTECT
     supervisor_only = not value & pg.USER and not write_protect
     require(access & pg.WRITABLE or supervisor_only, f"shadow 2: {where} is writable, the guest's is not")
-    table_keeps_bits = int(state.pmap[int(state.rows[row, shadow.CHAIN])]) >> pmap.STATE_SHIFT & pmap.STATE_MASK
+    table_keeps_bits = int(state.pmap[int(state.rows[row, rows.CHAIN])]) >> pmap.STATE_SHIFT & pmap.STATE_MASK
     waits = has_dirty and table_keeps_bits == pmap.PRESENT_PAGE
     require(access & pg.DIRTY or not waits, f"shadow 2: {where} is writable, the guest's D bit is not set")
     _check_writable_page(state, slot, where)
@@ -196,22 +196,22 @@ def _is_synced_table(state: VmState, slot: int) -> bool:
     """Whether a row mirrors the page entry by entry and relies on seeing its stores."""
     if np.any(state.unsync_rows == slot + 1):
         return False
-    rows = state.rows[(state.rows[:, shadow.IN_USE] != 0) & (state.rows[:, shadow.CHAIN] == slot)]
-    roles = rows[:, shadow.ROLE]
-    return bool(np.any(((roles & shadow.DIRECT) == 0) & ((roles & shadow.LEVEL_MASK) != 3)))
+    chained = (state.rows[:, rows.IN_USE] != 0) & (state.rows[:, rows.CHAIN] == slot)
+    roles = state.rows[chained, rows.ROLE]
+    return bool(np.any(((roles & rows.DIRECT) == 0) & ((roles & rows.LEVEL_MASK) != 3)))
 
 
 def _check_lists(state: VmState, entries: list[tuple[int, int, int]]) -> None:
     """shadow 4: each present entry is on the list of its target, once, and nothing else is."""
-    levels = state.rows[:, shadow.ROLE] & shadow.LEVEL_MASK
+    levels = state.rows[:, rows.ROLE] & rows.LEVEL_MASK
     leaves: Counter[tuple[int, int]] = Counter()
     parents: Counter[tuple[int, int]] = Counter()
     for row, index, _value in entries:
         link = row * ENTRIES + index
         (leaves if levels[row] == 1 else parents)[int(state.links[link, 2]), link] += 1
     found_leaves = Counter((int(slot), link) for slot in np.flatnonzero(state.rmap) for link in _list(state, state.rmap[slot]))
-    heads = state.rows[:, shadow.PARENTS]
-    in_use = np.flatnonzero(state.rows[:, shadow.IN_USE])
+    heads = state.rows[:, rows.PARENTS]
+    in_use = np.flatnonzero(state.rows[:, rows.IN_USE])
     found_parents = Counter((int(row), link) for row in in_use for link in _list(state, heads[row]))
     require(leaves == found_leaves, "shadow 4: the lists of pages and the leaves disagree")
     require(parents == found_parents, "shadow 4: the lists of rows and the directory entries disagree")
@@ -231,10 +231,10 @@ def _list(state: VmState, head: int) -> Iterator[int]:
 def _rows_of(state: VmState, slot: int) -> Iterator[int]:
     row = int(state.tables[slot]) - 1
     while row >= 0:
-        require(state.rows[row, shadow.IN_USE], f"shadow 4: free row {row} is on the list of slot {slot:#x}")
-        require(int(state.rows[row, shadow.CHAIN]) == slot, f"shadow 4: row {row} is on another slot's list")
+        require(state.rows[row, rows.IN_USE], f"shadow 4: free row {row} is on the list of slot {slot:#x}")
+        require(int(state.rows[row, rows.CHAIN]) == slot, f"shadow 4: row {row} is on another slot's list")
         yield row
-        row = int(state.rows[row, shadow.NEXT_IN_SLOT]) - 1
+        row = int(state.rows[row, rows.NEXT_IN_SLOT]) - 1
 
 
 # ---- nested tables --------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 from emu.events import Kind
 from emu.machine import control as cbw
 from emu.machine.native import call2, call4, compiled
-from emu.vm import nested, pmap, shadow
+from emu.vm import nested, pmap, rows
 from emu.vm.record import emit
 
 TLB_FLUSH_CONTROL = (1 << 30) | 11  # uc_ctl commands, as emu.machine.cpu checks: write, UC_CTL_TLB_FLUSH
@@ -47,7 +47,7 @@ def become_code(cb: object, slot: int) -> None:
     word = pmap.counted_flip(pmap.entry(cb, slot)) | pmap.EXECUTED
     pmap.set_entry(cb, slot, word)
     if not word & pmap.MIXED:
-        shadow.write_protect(cb, slot)
+        rows.write_protect(cb, slot)
     cb[cbw.NEEDS_TLB_FLUSH] = 1  # a writable translation may be cached that skips the engine's own check
     nested.refresh_slot(cb, slot)
 
@@ -63,7 +63,7 @@ def become_data(cb: object, slot: int) -> None:
         pmap.set_entry(cb, slot, word)
         return
     pmap.set_entry(cb, slot, word & ~pmap.EXECUTED)
-    shadow.forbid_execution(cb, slot)
+    rows.forbid_execution(cb, slot)
     nested.refresh_slot(cb, slot)
     flush_code(cb, slot)
 

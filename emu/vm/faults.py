@@ -10,7 +10,7 @@ from emu.events import NESTED_FAULT, Kind
 from emu.machine import control as cbw
 from emu.machine import paging as pg
 from emu.machine.native import compiled, load64
-from emu.vm import code, nested, pmap, shadow, step, walk
+from emu.vm import code, nested, pmap, rows, shadow, step, walk
 from emu.vm import step_records as rec
 from emu.vm.record import emit
 
@@ -35,7 +35,7 @@ def make_room_to_store(cb: object, va: int, slot: int, access: int) -> bool:
         return step.open_page(cb, va, slot, rec.DISCARD, access & pg.USER)
     if word & pmap.EXECUTED and not cb[cbw.NESTED_PLAIN]:
         code.become_data(cb, slot)
-    if cb[cbw.SHADOWING] and shadow.is_traced(cb, slot):
+    if cb[cbw.SHADOWING] and rows.is_traced(cb, slot):
         return step.store_to_table(cb, va, slot, access)
     return False
 
@@ -59,7 +59,7 @@ def on_shadow_fault(cb: object, va: int, seen: int) -> int:
     old = shadow.fill(cb, va, slot, large, access)
     if old == -1:
         return NO_FRAME
-    if write and not shadow.may_write(cb, slot) and not make_room_to_store(cb, va, slot, access):
+    if write and not rows.may_write(cb, slot) and not make_room_to_store(cb, va, slot, access):
         shadow.fill(cb, va, slot, large, access)
     record_fill(cb, va, ppn, slot, seen, old, load64(shadow.find_leaf(cb, va)))
     return SERVED

@@ -12,7 +12,7 @@ from emu.machine import env
 from emu.machine import paging as pg
 from emu.machine.decode import operand_of
 from emu.machine.native import call2, call3, compiled, load32, load64, store32, store64
-from emu.vm import clock, nested, shadow
+from emu.vm import clock, nested, rows, shadow, sync
 from emu.vm.record import emit
 
 REG_CR0, REG_CR3, REG_CR4 = 50, 53, 54  # UC_X86_REG_CR*, as emu.machine.cpu checks
@@ -91,7 +91,7 @@ def set_root(cb: object) -> int:
         found = shadow.load_root(cb)
         if found < 0:
             return -1
-        write_engine_register(cb, REG_CR3, shadow.row_word(cb, cb[cbw.ROOT], shadow.FRAME) << 12)
+        write_engine_register(cb, REG_CR3, rows.row_word(cb, cb[cbw.ROOT], rows.FRAME) << 12)
     else:
         write_engine_register(cb, REG_CR3, cb[cbw.GUEST_CR3])
     return found
@@ -127,7 +127,7 @@ def set_paging(cb: object, was_paging: bool) -> int:
 def guest_flushed(cb: object) -> None:
     """The guest asked for a flush of its TLB: out-of-sync tables are read again."""
     if cb[cbw.SHADOWING]:
-        shadow.sync_all(cb)
+        sync.sync_all(cb)
     cb[cbw.NEEDS_TLB_FLUSH] = 1
 
 
@@ -164,7 +164,7 @@ def write_cr3(cb: object, value: int) -> int:
     if found < 0:
         cb[cbw.GUEST_CR3] = old
         return NO_FRAME
-    root = shadow.row_word(cb, cb[cbw.ROOT], shadow.FRAME) if cb[cbw.SHADOWING] else -1
+    root = rows.row_word(cb, cb[cbw.ROOT], rows.FRAME) if cb[cbw.SHADOWING] else -1
     emit(cb, _CR3_LOAD, found, 0, value >> 12, root, old, value)
     return SERVED
 
@@ -297,7 +297,7 @@ def on_invlpg(cb: object) -> int:
     base = load64(cb[cbw.ENV] + env.SEGMENTS + env.SEGMENT_BYTES * segment + env.BASE)
     va = base + offset & 0xFFFF_FFFF
     if cb[cbw.SHADOWING]:
-        shadow.sync_address(cb, va)
+        sync.sync_address(cb, va)
     cb[cbw.CODE_EPOCH] += 1
     cb[cbw.NEEDS_TLB_FLUSH] = 1
     emit(cb, _INVLPG, 0, va, -1, -1, 0, 0)

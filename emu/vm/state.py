@@ -13,8 +13,8 @@ from emu.machine import control as cbw
 from emu.machine.memory import FrameUse, MachineMemory
 from emu.units import KIB, MPN, PAGE_BYTES, pages_of
 from emu.vm import clock, pmap, step_records
-from emu.vm.shadow import ENTRIES, LINK_WORDS, NEXT_FREE, ROW_WORDS
-from emu.vm.shadow import FRAME as ROW_FRAME
+from emu.vm.rows import ENTRIES, LINK_WORDS, NEXT_FREE, ROW_WORDS
+from emu.vm.rows import FRAME as ROW_FRAME
 
 VIDEO_FIRST_PPN = 640 * KIB // PAGE_BYTES  # from here to the ROM: nothing on this board
 ROM_END_PPN = 1024 * KIB // PAGE_BYTES

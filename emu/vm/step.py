@@ -17,7 +17,7 @@ from emu.machine import control as cbw
 from emu.machine import env
 from emu.machine import paging as pg
 from emu.machine.native import compiled, load64, store64
-from emu.vm import nested, pmap, shadow
+from emu.vm import nested, pmap, rows, shadow, sync
 from emu.vm import step_records as rec
 from emu.vm.record import emit
 
@@ -55,9 +55,9 @@ def open_page(cb: object, va: int, slot: int, purpose: int, user: int) -> bool:
     mpn = load64(at) >> 12 & (pg.FRAME_MASK >> 12)
     if purpose == rec.DISCARD:
         mpn = load64(cb[cbw.SINKS] + 8 * index)
-        shadow.copy_page(page, pmap.frame_address(cb, mpn))
+        sync.copy_page(page, pmap.frame_address(cb, mpn))
     else:
-        shadow.copy_page(page, cb[cbw.STEP_COPIES] + (index << 12))
+        sync.copy_page(page, cb[cbw.STEP_COPIES] + (index << 12))
     for word, value in (
         (rec.SLOT, slot),
         (rec.ENTRY, at),
@@ -99,7 +99,7 @@ def close_page(cb: object, index: int) -> None:
     if load64(record + rec.PURPOSE) == rec.DISCARD:
         emit(cb, _DISCARDED, 0, va, slot, pmap.entry(cb, slot) & pmap.MPN_MASK, 0, 0)
     else:
-        shadow.page_changed(cb, slot, cb[cbw.STEP_COPIES] + (index << 12), va)
+        sync.page_changed(cb, slot, cb[cbw.STEP_COPIES] + (index << 12), va)
 
 
 @compiled
@@ -112,8 +112,8 @@ def clear_single_step_status(cb: object) -> None:
 @compiled
 def store_to_table(cb: object, va: int, slot: int, access: int) -> bool:
     """A store to a traced guest table: trace it, or let the table go out of sync; true if the instruction now steps."""
-    if shadow.add_flood(cb, slot) > shadow.FLOOD_LIMIT:
-        if shadow.only_leaf_tables(cb, slot) and shadow.begin_unsync(cb, slot):
+    if sync.add_flood(cb, slot) > sync.FLOOD_LIMIT:
+        if rows.only_leaf_tables(cb, slot) and sync.begin_unsync(cb, slot):
             return False
         if cb[cbw.STEPPING] == 0 and slot != pmap.slot_of(cb, cb[cbw.GUEST_CR3] >> 12):
             shadow.untrace(cb, slot)

@@ -1,0 +1,273 @@
+"""Shadow pages as an array of rows, the lists that tie their entries together, and what a page may be mapped as.
+
+A *row* describes one shadow page, a frame of 512 64-bit entries that stands for (part of) one guest table:
+
+    level 3   4 directory pointers   the root for a guest page directory (what CR3 holds while it runs)
+    level 2   512 x 2 MB             a quarter of a guest directory
+    level 1   512 x 4 KB             half of a guest page table, or (DIRECT) 2 MB of a guest 4 MB page
+
+Directory entries carry all rights; the leaf carries what the guest's two levels grant together, so the rights inherited
+from above are part of a row's key (`ROLE`): the same guest table under two directory entries with other rights has two
+rows. CR0.WP is in the key too, so a guest that toggles it finds both sets of rows again.
+
+Each entry in use is on exactly one list, through its own link: a leaf on the list of its page (`RMAP`), a directory entry
+on the list of its child row (`PARENTS`). Link number = row * 512 + index, so nothing is allocated and removal is O(1).
+"""
+
+from __future__ import annotations
+
+from emu.machine import control as cbw
+from emu.machine import paging as pg
+from emu.machine.native import compiled, load32, load64, store32, store64
+from emu.vm import pmap
+
+ENTRIES = 512
+ROW_WORDS = 16
+# Words of a row.
+FRAME = 0  # MPN of the shadow page
+PPN = 1  # the guest table's slot; for DIRECT the first PPN mapped
+ROLE = 2
+NEXT_IN_SLOT = 3  # next row + 1 of the same guest table
+PARENTS = 4  # first link + 1 of the directory entries that point here
+UNSYNC = 5  # 1 while the guest table may be written without an exit
+FLOOD = 6  # traced stores to the guest table since an entry of the row was last filled
+USED_AT = 7  # LRU_CLOCK at the last use
+NEXT_FREE = 8
+IN_USE = 9
+CHAIN = 10  # the slot on whose list the row is (differs from PPN for DIRECT)
+
+# Bits of ROLE.
+LEVEL_MASK = 3
+QUADRANT_SHIFT = 2
+DIRECT = 1 << 4
+ACCESS_SHIFT = 4  # WRITABLE and USER of paging moved here: bits 5 and 6
+WRITE_PROTECT = 1 << 7  # CR0.WP
+
+LINK_WORDS = 3  # next + 1, previous + 1, and what the entry points at: a slot or a row
+
+
+# ---- rows, entries and links ------------------------------------------------------------------------------------------
+
+
+@compiled
+def row_word(cb: object, row: int, word: int) -> int:
+    """A word of a row, as unsigned 32 bits."""
+    return load32(cb[cbw.SHADOW_ROWS] + (row * ROW_WORDS + word) * 4)
+
+
+@compiled
+def set_row_word(cb: object, row: int, word: int, value: int) -> None:
+    """Write a word of a row."""
+    store32(cb[cbw.SHADOW_ROWS] + (row * ROW_WORDS + word) * 4, value)
+
+
+@compiled
+def level_of(cb: object, row: int) -> int:
+    """1, 2 or 3."""
+    return row_word(cb, row, ROLE) & LEVEL_MASK
+
+
+@compiled
+def entry_address(cb: object, row: int, index: int) -> int:
+    """Host address of an entry of a shadow page."""
+    return pmap.frame_address(cb, row_word(cb, row, FRAME)) + 8 * index
+
+
+@compiled
+def link_address(cb: object, link: int) -> int:
+    """Host address of a link."""
+    return cb[cbw.LINKS] + link * LINK_WORDS * 4
+
+
+@compiled
+def list_head(cb: object, link: int, target: int) -> int:
+    """Host address of the head of the list that an entry pointing at `target` belongs on."""
+    if level_of(cb, link // ENTRIES) == 1:
+        return cb[cbw.RMAP] + 4 * target
+    return cb[cbw.SHADOW_ROWS] + (target * ROW_WORDS + PARENTS) * 4
+
+
+@compiled
+def push_link(cb: object, link: int, target: int) -> None:
+    """Put an entry's link on the list of what it points at."""
+    head = list_head(cb, link, target)
+    first = load32(head)
+    at = link_address(cb, link)
+    store32(at, first)
+    store32(at + 4, 0)
+    store32(at + 8, target)
+    if first:
+        store32(link_address(cb, first - 1) + 4, link + 1)
+    store32(head, link + 1)
+
+
+@compiled
+def remove_link(cb: object, link: int) -> None:
+    """Take an entry's link off its list."""
+    at = link_address(cb, link)
+    following, previous = load32(at), load32(at + 4)
+    if previous:
+        store32(link_address(cb, previous - 1), following)
+    else:
+        store32(list_head(cb, link, load32(at + 8)), following)
+    if following:
+        store32(link_address(cb, following - 1) + 4, previous)
+
+
+@compiled
+def target_of(cb: object, row: int, index: int) -> int:
+    """The slot (leaf) or row (directory entry) that a present entry points at."""
+    return load32(link_address(cb, row * ENTRIES + index) + 8)
+
+
+@compiled
+def drop_entry(cb: object, row: int, index: int) -> None:
+    """Make an entry not present; the engine's TLB is due for a flush."""
+    at = entry_address(cb, row, index)
+    old = load64(at)
+    if old & pg.PRESENT:
+        if not old & pg.NO_EXECUTE:
+            cb[cbw.CODE_EPOCH] += 1  # code may have been reached through it
+        remove_link(cb, row * ENTRIES + index)
+        store64(at, 0)
+        cb[cbw.NEEDS_TLB_FLUSH] = 1
+
+
+@compiled
+def put_entry(cb: object, row: int, index: int, value: int, target: int) -> None:
+    """Set an entry that points at `target`, whatever was there."""
+    at = entry_address(cb, row, index)
+    old = load64(at)
+    link = row * ENTRIES + index
+    if old & pg.PRESENT:
+        if (old ^ value) & pg.FRAME_MASK:
+            drop_entry(cb, row, index)
+            push_link(cb, link, target)
+        elif is_stricter(old, value):
+            cb[cbw.NEEDS_TLB_FLUSH] = 1
+    else:
+        push_link(cb, link, target)
+    store64(at, value)
+
+
+@compiled
+def is_stricter(old: int, new: int) -> bool:
+    """Whether `new` refuses an access that `old` allowed (both present, same frame)."""
+    lost = old & ~new & (pg.WRITABLE | pg.USER)
+    return lost != 0 or (new & pg.NO_EXECUTE & ~old) != 0
+
+
+@compiled
+def role_of(cb: object, level: int, quadrant: int, direct: int, access: int) -> int:
+    """The ROLE of a row under the guest's present control registers."""
+    wp = WRITE_PROTECT if cb[cbw.GUEST_CR0] & pg.CR0_WP else 0
+    rights = (access & (pg.WRITABLE | pg.USER)) << ACCESS_SHIFT
+    return level | quadrant << QUADRANT_SHIFT | (DIRECT if direct else 0) | rights | wp
+
+
+@compiled
+def find_row(cb: object, chain: int, ppn: int, role: int) -> int:
+    """The row of a guest table in a role, -1 if there is none."""
+    row = load32(cb[cbw.TABLES] + 4 * chain) - 1
+    while row >= 0:
+        if row_word(cb, row, ROLE) == role and row_word(cb, row, PPN) == ppn:
+            return row
+        row = row_word(cb, row, NEXT_IN_SLOT) - 1
+    return -1
+
+
+@compiled
+def is_traced_role(role: int) -> bool:
+    """Whether the guest page behind a row holds table entries that the row mirrors."""
+    return not role & DIRECT and role & LEVEL_MASK != 3
+
+
+@compiled
+def unchain_row(cb: object, row: int) -> None:
+    """Take a row off the list of its guest table."""
+    at = cb[cbw.TABLES] + 4 * row_word(cb, row, CHAIN)
+    while load32(at) != row + 1:
+        at = cb[cbw.SHADOW_ROWS] + ((load32(at) - 1) * ROW_WORDS + NEXT_IN_SLOT) * 4
+    store32(at, row_word(cb, row, NEXT_IN_SLOT))
+
+
+@compiled
+def only_leaf_tables(cb: object, slot: int) -> bool:
+    """Whether a guest table serves as a page table only; a directory is never let out of sync."""
+    row = load32(cb[cbw.TABLES] + 4 * slot) - 1
+    while row >= 0:
+        role = row_word(cb, row, ROLE)
+        if role & LEVEL_MASK != 1:
+            return False
+        row = row_word(cb, row, NEXT_IN_SLOT) - 1
+    return True
+
+
+# ---- what a page allows -----------------------------------------------------------------------------------------------
+
+
+@compiled
+def is_traced(cb: object, slot: int) -> bool:
+    """Whether a store to the page must be seen: it holds a guest table that is shadowed and in sync."""
+    row = load32(cb[cbw.TABLES] + 4 * slot) - 1
+    while row >= 0:
+        if is_traced_role(row_word(cb, row, ROLE)) and not row_word(cb, row, UNSYNC):
+            return True
+        row = row_word(cb, row, NEXT_IN_SLOT) - 1
+    return False
+
+
+@compiled
+def may_write(cb: object, slot: int) -> bool:
+    """Whether the VMM has no reason of its own to see stores to the page."""
+    word = pmap.entry(cb, slot)
+    if not pmap.is_writable_state(word) or (word & pmap.EXECUTED and not word & pmap.MIXED):
+        return False
+    return not is_traced(cb, slot)
+
+
+@compiled
+def leaf_value(cb: object, slot: int, access: int) -> int:
+    """The leaf for a page of which the guest's tables grant `access` (WRITABLE, USER, DIRTY), 0 if it has no frame yet."""
+    word = pmap.entry(cb, slot)
+    if pmap.state(word) == pmap.UNALLOCATED:
+        return 0
+    value = (word & pmap.MPN_MASK) << 12 | pg.PRESENT | (access & pg.USER)
+    if access & pg.WRITABLE and access & pg.DIRTY and may_write(cb, slot):
+        value |= pg.WRITABLE
+    if not word & pmap.EXECUTED:
+        value |= pg.NO_EXECUTE
+    return value
+
+
+@compiled
+def write_protect(cb: object, slot: int) -> None:
+    """Take the right to store from every entry that maps the page."""
+    link = load32(cb[cbw.RMAP] + 4 * slot) - 1
+    while link >= 0:
+        at = entry_address(cb, link // ENTRIES, link % ENTRIES)
+        old = load64(at)
+        if old & pg.WRITABLE:
+            store64(at, old & ~pg.WRITABLE)
+            cb[cbw.NEEDS_TLB_FLUSH] = 1
+        link = load32(link_address(cb, link)) - 1
+
+
+@compiled
+def forbid_execution(cb: object, slot: int) -> None:
+    """Set NX in every entry that maps the page."""
+    link = load32(cb[cbw.RMAP] + 4 * slot) - 1
+    while link >= 0:
+        at = entry_address(cb, link // ENTRIES, link % ENTRIES)
+        store64(at, load64(at) | pg.NO_EXECUTE)
+        link = load32(link_address(cb, link)) - 1
+    cb[cbw.NEEDS_TLB_FLUSH] = 1
+
+
+@compiled
+def unmap_page(cb: object, slot: int) -> None:
+    """Drop every shadow entry that maps the page: its frame is about to go."""
+    link = load32(cb[cbw.RMAP] + 4 * slot) - 1
+    while link >= 0:
+        drop_entry(cb, link // ENTRIES, link % ENTRIES)
+        link = load32(cb[cbw.RMAP] + 4 * slot) - 1

@@ -1,0 +1,196 @@
+"""Guest tables that change: each difference is followed in every shadow of the table, at once or in a batch.
+
+A traced table is write-protected, and a store to it is followed as it happens (`emu.vm.step`). A page table written in bulk
+goes *out of sync* instead: writable, with a copy of it as last read, compared at the next CR3 load or INVLPG.
+
+    in sync --begin_unsync()--> out of sync --sync_slot()--> out of sync, read again --end_unsync()--> in sync
+"""
+
+from __future__ import annotations
+
+from emu.events import Kind
+from emu.machine import control as cbw
+from emu.machine import paging as pg
+from emu.machine.native import compiled, load32, load64, store32, store64
+from emu.vm import pmap, rows, walk
+from emu.vm.record import NOWHERE, emit
+
+FLOOD_LIMIT = 3  # stores to a table without a use between them, after which it is not worth an exit each
+_UPDATE, _PTE_WRITE, _UNSYNC, _SYNC = int(Kind.SHADOW_UPDATE), int(Kind.PTE_WRITE), int(Kind.UNSYNC), int(Kind.SYNC)
+
+
+# ---- following a change -----------------------------------------------------------------------------------------------
+
+
+@compiled
+def granted(cb: object, row: int, pte: int) -> int:
+    """What a guest PTE grants under a row's inherited rights: WRITABLE, USER, DIRTY; or -1 if it must not be mapped yet."""
+    if not pte & pg.PRESENT or not pte & pg.ACCESSED:
+        return -1
+    rights = rows.row_word(cb, row, rows.ROLE) >> rows.ACCESS_SHIFT & (pg.WRITABLE | pg.USER)
+    return (pte & rights & (pg.WRITABLE | pg.USER)) | (pte & pg.DIRTY)
+
+
+@compiled
+def update_leaf(cb: object, row: int, index: int, pte: int) -> None:
+    """Bring one shadow leaf in line with the guest's new PTE: updated where it stays mapped, dropped else."""
+    old = load64(rows.entry_address(cb, row, index))
+    if not old & pg.PRESENT:
+        return
+    access = granted(cb, row, pte)
+    slot = pmap.slot_of(cb, pte >> 12)
+    new = rows.leaf_value(cb, slot, access) if access >= 0 else 0
+    if new == 0:
+        rows.drop_entry(cb, row, index)
+    else:
+        rows.put_entry(cb, row, index, new, slot)
+    emit(cb, _UPDATE, index, 0, rows.row_word(cb, row, rows.PPN), (new if new else old) >> 12 & NOWHERE, old, new)
+
+
+@compiled
+def entry_changed(cb: object, slot: int, index: int, old: int, new: int, va: int) -> None:
+    """A guest table entry (32-bit, number `index` of the page) was changed: say so and update every shadow of it."""
+    emit(cb, _PTE_WRITE, index, va, slot, pmap.entry(cb, slot) & pmap.MPN_MASK, old, new)
+    row = load32(cb[cbw.TABLES] + 4 * slot) - 1
+    while row >= 0:
+        following = rows.row_word(cb, row, rows.NEXT_IN_SLOT) - 1
+        role = rows.row_word(cb, row, rows.ROLE)
+        quadrant = role >> rows.QUADRANT_SHIFT & 3
+        if rows.is_traced_role(role) and role & rows.LEVEL_MASK == 1 and index >> 9 == quadrant:
+            update_leaf(cb, row, index & 0x1FF, new)
+        elif rows.is_traced_role(role) and role & rows.LEVEL_MASK == 2 and index >> 8 == quadrant:
+            drop_directory_entry(cb, row, index, old, new)
+        row = following
+
+
+@compiled
+def drop_directory_entry(cb: object, row: int, index: int, old: int, new: int) -> None:
+    """A guest PDE changed: both shadow entries for its 4 MB go (a change of A or D alone takes nothing away)."""
+    if not (old ^ new) & ~(pg.ACCESSED | pg.DIRTY) and not old & ~new & (pg.ACCESSED | pg.DIRTY):
+        return
+    for half in range(2):
+        place = (index & 0xFF) * 2 + half
+        before = load64(rows.entry_address(cb, row, place))
+        if before & pg.PRESENT:
+            rows.drop_entry(cb, row, place)
+            emit(cb, _UPDATE, place, 0, rows.row_word(cb, row, rows.PPN), NOWHERE, before, 0)
+
+
+@compiled
+def page_changed(cb: object, slot: int, before: int, va: int) -> int:
+    """Compare a guest table with its copy at `before`, follow every difference, refresh the copy; how many there were."""
+    page = pmap.frame_address(cb, pmap.entry(cb, slot) & pmap.MPN_MASK)
+    changes = 0
+    for pair in range(rows.ENTRIES):
+        if load64(page + 8 * pair) == load64(before + 8 * pair):
+            continue
+        for half in range(2):
+            offset = 8 * pair + 4 * half
+            old, new = load32(before + offset), load32(page + offset)
+            if old != new:
+                changes += 1
+                store32(before + offset, new)
+                entry_changed(cb, slot, offset >> 2, old, new, (va & ~0xFFF) | offset)
+    return changes
+
+
+# ---- out-of-sync tables -----------------------------------------------------------------------------------------------
+
+
+@compiled
+def add_flood(cb: object, slot: int) -> int:
+    """Count a store to a traced table; returns the stores since any entry of it was last used."""
+    least = FLOOD_LIMIT + 1
+    row = load32(cb[cbw.TABLES] + 4 * slot) - 1
+    while row >= 0:
+        if rows.is_traced_role(rows.row_word(cb, row, rows.ROLE)):
+            flood = rows.row_word(cb, row, rows.FLOOD) + 1
+            rows.set_row_word(cb, row, rows.FLOOD, flood)
+            least = min(least, flood)
+        row = rows.row_word(cb, row, rows.NEXT_IN_SLOT) - 1
+    return least
+
+
+@compiled
+def set_unsync(cb: object, slot: int, value: int) -> None:
+    """Mark every row of a guest table as in or out of sync."""
+    row = load32(cb[cbw.TABLES] + 4 * slot) - 1
+    while row >= 0:
+        if rows.is_traced_role(rows.row_word(cb, row, rows.ROLE)):
+            rows.set_row_word(cb, row, rows.UNSYNC, value)
+            rows.set_row_word(cb, row, rows.FLOOD, 0)
+        row = rows.row_word(cb, row, rows.NEXT_IN_SLOT) - 1
+
+
+@compiled
+def begin_unsync(cb: object, slot: int) -> bool:
+    """Let a page table go out of sync: keep a copy and allow stores; false when no place for a copy is free."""
+    for index in range(cb[cbw.UNSYNC_MAX]):
+        at = cb[cbw.UNSYNC_ROWS] + 4 * index
+        if load32(at) == 0:
+            store32(at, slot + 1)
+            cb[cbw.UNSYNC_COUNT] += 1
+            copy_page(pmap.frame_address(cb, pmap.entry(cb, slot) & pmap.MPN_MASK), cb[cbw.UNSYNC_COPIES] + (index << 12))
+            set_unsync(cb, slot, 1)
+            emit(cb, _UNSYNC, 0, 0, slot, pmap.entry(cb, slot) & pmap.MPN_MASK, 0, 0)
+            return True
+    return False
+
+
+@compiled
+def copy_page(source: int, target: int) -> None:
+    """Copy 4096 bytes between host addresses."""
+    for word in range(rows.ENTRIES):
+        store64(target + 8 * word, load64(source + 8 * word))
+
+
+@compiled
+def unsync_index(cb: object, slot: int) -> int:
+    """The place of an out-of-sync table's copy, -1 if the table is in sync."""
+    for index in range(cb[cbw.UNSYNC_MAX]):
+        if load32(cb[cbw.UNSYNC_ROWS] + 4 * index) == slot + 1:
+            return index
+    return -1
+
+
+@compiled
+def sync_slot(cb: object, slot: int) -> int:
+    """Read an out-of-sync table again; returns how many entries differed."""
+    index = unsync_index(cb, slot)
+    if index < 0:
+        return 0
+    changes = page_changed(cb, slot, cb[cbw.UNSYNC_COPIES] + (index << 12), 0)
+    emit(cb, _SYNC, changes, 0, slot, pmap.entry(cb, slot) & pmap.MPN_MASK, 0, 0)
+    return changes
+
+
+@compiled
+def end_unsync(cb: object, slot: int) -> None:
+    """Trace a table's stores again; it must have just been read."""
+    index = unsync_index(cb, slot)
+    if index >= 0:
+        store32(cb[cbw.UNSYNC_ROWS] + 4 * index, 0)
+        cb[cbw.UNSYNC_COUNT] -= 1
+        set_unsync(cb, slot, 0)
+        rows.write_protect(cb, slot)
+
+
+@compiled
+def sync_all(cb: object) -> None:
+    """The guest flushed its TLB: read all out-of-sync tables; those that did not change are traced again."""
+    if not cb[cbw.UNSYNC_COUNT]:
+        return
+    for index in range(cb[cbw.UNSYNC_MAX]):
+        slot = load32(cb[cbw.UNSYNC_ROWS] + 4 * index) - 1
+        if slot >= 0 and sync_slot(cb, slot) == 0:
+            end_unsync(cb, slot)
+
+
+@compiled
+def sync_address(cb: object, va: int) -> None:
+    """The guest invalidated one address: read the page table that maps it, if it is out of sync."""
+    if not cb[cbw.UNSYNC_COUNT]:
+        return
+    pde = walk.read_word(cb, walk.directory_entry_address(cb, va))
+    if pde & pg.PRESENT and not walk.is_large(cb, pde):
+        sync_slot(cb, pmap.slot_of(cb, pde >> 12))
