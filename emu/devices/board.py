@@ -108,6 +108,7 @@ class Board:
         self.pic.check()
         self.pit.check()
         self.uart.check()
+        self.rtc.check()
 
 
 __all__ = ["NEVER", "Board", "BoardSettings", "GuestMemory", "Signals"]

@@ -1,7 +1,12 @@
 """CMOS memory and the real-time clock behind ports 70 and 71 (Motorola MC146818 data sheet).
 
-The time is the configured start plus virtual time; a guest that sets the clock changes the difference. Bit 7 of port 70,
-which masks NMI, is ignored: there is no NMI.
+The time is the configured start plus virtual time; a guest that sets the clock changes the difference. Between a write of
+B_SET and of its absence the registers are memory, so that a date can be set in any order. Bit 7 of port 70, which masks NMI,
+is ignored: there is no NMI; so are the divider bits of register A: the crystal always runs.
+
+Invariants (asserted by `check`):
+
+1. IRQ 8 is high, and bit 7 of register C set, just when a flag of register C is up that register B enables.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ import datetime
 from collections.abc import Callable
 
 from emu.devices.clock import NEVER, Clock, ticks_at, time_of_tick
+from emu.errors import BrokenInvariantError
 from emu.units import KIB, MIB
 
 PORTS = range(0x70, 0x72)
@@ -47,29 +53,28 @@ class Cmos:
         self._clock = clock
         self._insns_per_second = insns_per_second
         self._offset = start_time  # seconds since 1970 at virtual time 0
-        self._frozen: int | None = None  # the time while B_SET holds it
         self._set_irq = set_irq
-        self._memory = bytearray(BYTES)
+        self._memory = bytearray(BYTES)  # time registers: only while B_SET holds them
         for register, value in memory_registers(memory_bytes).items():
             self._memory[register] = value
         self.reset()
 
     def reset(self) -> None:
-        """Power-on of the processor: the chip has a battery, so time and memory stay; interrupts go off."""
+        """Power-on of the processor: the chip has a battery, so time and memory stay; interrupts go off, the clock on."""
+        if self._memory[REGISTER_B] & B_SET:
+            self._release()
         self._index = 0
         self._memory[REGISTER_A] = A_DEFAULT
         self._memory[REGISTER_B] = B_24_HOURS
         self._memory[REGISTER_C] = 0
-        self._seen = self._ticks()
-        self._set_irq(False)
+        self._seen = self._ticks()  # up to here flags were set
+        self._raise(0)
 
     def _ticks(self) -> int:
         return ticks_at(self._clock.now(), CRYSTAL_HERTZ, self._insns_per_second)
 
     def _seconds(self) -> int:
         """Seconds since 1970."""
-        if self._frozen is not None:
-            return self._frozen
         return min(max(0, self._offset + self._ticks() // CRYSTAL_HERTZ), LAST_SECOND)
 
     # ---- time registers ----
@@ -86,62 +91,65 @@ class Cmos:
         return self._encode((hour + 11) % 12 + 1) | (AFTERNOON if hour >= 12 else 0)
 
     def _time(self, register: int) -> int:
+        """A time register: what was left or put there while B_SET holds it, else the time."""
+        return self._memory[register] if self._memory[REGISTER_B] & B_SET else self._encoded_time()[register]
+
+    def _encoded_time(self) -> dict[int, int]:
         moment = EPOCH + datetime.timedelta(seconds=self._seconds())
-        if register == HOURS:
-            return self._hour(moment.hour)
-        values = {
-            SECONDS: moment.second,
-            MINUTES: moment.minute,
-            WEEKDAY: moment.isoweekday() % 7 + 1,
-            DAY: moment.day,
-            MONTH: moment.month,
-            YEAR: moment.year % 100,
-            CENTURY: moment.year // 100,
+        return {
+            SECONDS: self._encode(moment.second),
+            MINUTES: self._encode(moment.minute),
+            HOURS: self._hour(moment.hour),
+            WEEKDAY: self._encode(moment.isoweekday() % 7 + 1),
+            DAY: self._encode(moment.day),
+            MONTH: self._encode(moment.month),
+            YEAR: self._encode(moment.year % 100),
+            CENTURY: self._encode(moment.year // 100),
         }
-        return self._encode(values[register])
+
+    def _hold(self) -> None:
+        """Leave the time in the registers as it is now."""
+        for register, value in self._encoded_time().items():
+            self._memory[register] = value
+
+    def _release(self) -> None:
+        """Go on from the time in the registers. What is no date counts on: 31 February is early March."""
+        value = {register: self._decode(self._memory[register]) for register in TIME_REGISTERS}
+        hour = value[HOURS]
+        if not self._memory[REGISTER_B] & B_24_HOURS:
+            byte = self._memory[HOURS]
+            hour = self._decode(byte & ~AFTERNOON) % 12 + (12 if byte & AFTERNOON else 0)
+        year = min(max(value[CENTURY] * 100 + value[YEAR], EPOCH.year), datetime.MAXYEAR)
+        month = datetime.datetime(year, min(max(value[MONTH], 1), 12), 1, tzinfo=datetime.UTC)
+        days = (month - EPOCH).days + value[DAY] - 1
+        seconds = ((days * 24 + hour) * 60 + value[MINUTES]) * 60 + value[SECONDS]
+        self._offset = seconds - self._ticks() // CRYSTAL_HERTZ
 
     def _set_time(self, register: int, byte: int) -> None:
-        """Change one part of the time; what is no date is ignored."""
-        moment = EPOCH + datetime.timedelta(seconds=self._seconds())
-        value = self._decode(byte)
-        if register == HOURS and not self._memory[REGISTER_B] & B_24_HOURS:
-            value = self._decode(byte & ~AFTERNOON) % 12 + (12 if byte & AFTERNOON else 0)
-        names = {SECONDS: "second", MINUTES: "minute", HOURS: "hour", DAY: "day", MONTH: "month"}
-        try:
-            if register == YEAR:
-                changed = moment.replace(year=moment.year // 100 * 100 + value)
-            elif register == CENTURY:
-                changed = moment.replace(year=value * 100 + moment.year % 100)
-            elif register in names:
-                changed = moment.replace(**{names[register]: value})  # type: ignore[arg-type]
-            else:
-                return  # the day of the week follows from the date
-        except ValueError:
-            return
-        self._move_to(int((changed - EPOCH).total_seconds()))
-
-    def _move_to(self, seconds: int) -> None:
-        if self._frozen is not None:
-            self._frozen = max(0, seconds)
+        """Change one part of the time; the day of the week follows from the date."""
+        if self._memory[REGISTER_B] & B_SET:
+            self._memory[register] = byte
         else:
-            self._offset += seconds - self._seconds()
+            self._hold()
+            self._memory[register] = byte
+            self._release()
 
     # ---- interrupts ----
 
     def _periodic_ticks(self) -> int:
-        """Ticks between two periodic interrupts, 0 if off."""
+        """Ticks between two periodic flags, 0 if off."""
         rate = self._memory[REGISTER_A] & 0xF
-        if not rate or not self._memory[REGISTER_B] & B_PERIODIC:
+        if not rate:
             return 0
         return 1 << (rate + 6 if rate < 3 else rate - 1)
 
     def _next_ticks(self) -> list[int]:
         """The next tick of each thing that may raise an interrupt."""
         upcoming = []
-        period = self._periodic_ticks()
-        if period:
-            upcoming.append((self._seen // period + 1) * period)
         control = self._memory[REGISTER_B]
+        period = self._periodic_ticks()
+        if period and control & B_PERIODIC:
+            upcoming.append((self._seen // period + 1) * period)
         if control & (B_UPDATE | B_ALARM) and not control & B_SET:
             upcoming.append((self._seen // CRYSTAL_HERTZ + 1) * CRYSTAL_HERTZ)
         return upcoming
@@ -163,7 +171,7 @@ class Cmos:
         if now // CRYSTAL_HERTZ > self._seen // CRYSTAL_HERTZ and not self._memory[REGISTER_B] & B_SET:
             flags |= C_UPDATE
             seconds = range(self._seen // CRYSTAL_HERTZ + 1, now // CRYSTAL_HERTZ + 1)
-            if self._memory[REGISTER_B] & B_ALARM and any(self._is_alarm(second) for second in seconds[:86_400]):
+            if any(self._is_alarm(second) for second in seconds[:86_400]):
                 flags |= C_ALARM
         self._seen = now
         self._raise(flags)
@@ -178,11 +186,15 @@ class Cmos:
         return all(self._memory[at] & ALARM_ANY == ALARM_ANY or self._memory[at] == value for at, value in parts)
 
     def _raise(self, flags: int) -> None:
-        enabled = self._memory[REGISTER_B] & (B_PERIODIC | B_ALARM | B_UPDATE)
-        self._memory[REGISTER_C] |= flags
-        if self._memory[REGISTER_C] & enabled:
+        """Set flags of register C and drive the line."""
+        self._memory[REGISTER_C] = (self._memory[REGISTER_C] | flags) & ~C_REQUEST
+        self._is_high = self._asks()
+        if self._is_high:
             self._memory[REGISTER_C] |= C_REQUEST
-            self._set_irq(True)
+        self._set_irq(self._is_high)
+
+    def _asks(self) -> bool:
+        return bool(self._memory[REGISTER_C] & self._memory[REGISTER_B] & (B_PERIODIC | B_ALARM | B_UPDATE))
 
     # ---- ports ----
 
@@ -200,13 +212,13 @@ class Cmos:
         return D_VALID if register == REGISTER_D else self._memory[register]
 
     def _is_updating(self) -> bool:
-        return self._frozen is None and self._ticks() % CRYSTAL_HERTZ >= CRYSTAL_HERTZ - UPDATE_TICKS
+        return not self._memory[REGISTER_B] & B_SET and self._ticks() % CRYSTAL_HERTZ >= CRYSTAL_HERTZ - UPDATE_TICKS
 
     def _acknowledge(self) -> int:
         self.advance()
         flags = self._memory[REGISTER_C]
         self._memory[REGISTER_C] = 0
-        self._set_irq(False)
+        self._raise(0)
         return flags
 
     def write(self, port: int, _size: int, value: int) -> None:
@@ -216,6 +228,7 @@ class Cmos:
         elif self._index in TIME_REGISTERS:
             self._set_time(self._index, value)
         elif self._index == REGISTER_A:
+            self.advance()
             self._memory[REGISTER_A] = value & ~A_UPDATING
         elif self._index == REGISTER_B:
             self._set_control(value)
@@ -224,10 +237,15 @@ class Cmos:
 
     def _set_control(self, value: int) -> None:
         self.advance()
-        if value & B_SET and self._frozen is None:
-            self._frozen = self._seconds()
-        elif not value & B_SET and self._frozen is not None:
-            seconds, self._frozen = self._frozen, None
-            self._move_to(seconds)
+        before = self._memory[REGISTER_B]
+        if value & ~before & B_SET:
+            self._hold()
         self._memory[REGISTER_B] = value
+        if before & ~value & B_SET:
+            self._release()
         self._raise(0)
+
+    def check(self) -> None:
+        """Assert the module's invariant; raises BrokenInvariantError."""
+        if not self._is_high == self._asks() == bool(self._memory[REGISTER_C] & C_REQUEST):
+            raise BrokenInvariantError("MC146818 invariant 1: IRQ 8 does not follow registers B and C")
