@@ -82,13 +82,11 @@ USAGE = {
     "mmu": (["boot", "hello", "--mmu", "both"], "'both'"),
     "limit 0": (["boot", "hello", "--cpu-limit", "0"], "--cpu-limit"),
     "limit word": (["boot", "hello", "--cpu-limit", "soon"], "--cpu-limit"),
-    "limit beyond a word": (["boot", "hello", "--cpu-limit", "9" * 25], "--cpu-limit"),
     "group": (["boot", "hello", "--trace", "--events", "fault,nosuch"], "'nosuch'"),
     "group empty": (["boot", "hello", "--trace", "--events", ""], "''"),
     "events alone": (["boot", "hello", "--events", "fault"], "--trace"),
     "tables word": (["boot", "hello", "--tables=soon"], "--tables=soon"),
     "tables negative": (["boot", "hello", "--tables=-1"], "--tables=-1"),
-    "tables beyond a word": (["boot", "hello", "--tables=" + "9" * 25], "--tables="),
     "command line too long": (["boot", "hello", "--append", "x" * 5000], "5010 bytes"),
     "module name too long": (["boot", "hello", "--module", "{folder}/" + "m" * 60], "m" * 60),
 }
