@@ -14,6 +14,7 @@ A frame is zeroed when it is allocated, so nothing of a former owner is ever see
 from __future__ import annotations
 
 import mmap
+import os
 from enum import IntEnum
 
 import numpy as np
@@ -56,6 +57,10 @@ class MachineMemory:
         if size_bytes < SMALLEST_MACHINE or size_bytes % PAGE_BYTES:
             msg = f"machine memory of {size_bytes} bytes: at least {SMALLEST_MACHINE} and whole pages are needed"
             raise UsageError(msg)
+        have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if size_bytes > have:
+            msg = f"machine memory of {size_bytes // MIB} MiB: the host has {have // MIB} MiB"
+            raise MachineMemoryError(msg)
         try:
             # One page more than there are frames: decoding may look a few bytes beyond the last one.
             self._mapping = mmap.mmap(-1, size_bytes + PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

@@ -166,18 +166,21 @@ def undo_port_instruction(cb: object) -> None:
 
 @compiled
 def dispatch(cb: object, number: int) -> None:
-    """One exit to its handler."""
+    """One exit to its handler.
+
+    The larger ones are called through pointers: merged into this one they would be compiled over again at each level.
+    """
     if cb[cbw.PENDING_FAULT]:
         undo_port_instruction(cb)
     elif number == vmcb.EXIT_EXCEPTION + deliver.PF or number == vmcb.EXIT_NESTED_FAULT:
-        on_memory_exit(cb, number)
+        call2(cb[cbw.MEMORY_EXIT_FN], cb[cbw.SELF], number)
     elif number < vmcb.EXIT_BASE:
         store32(cb[cbw.ERROR_CODE] + env.IS_INT_FROM_ERROR_CODE, 0)
         raise_event(cb, number, deliver.SOFTWARE, 0, 0)
     elif vmcb.EXIT_EXCEPTION <= number < vmcb.EXIT_EXCEPTION + 32:
         on_exception_exit(cb, number - vmcb.EXIT_EXCEPTION)
     elif number < vmcb.EXIT_DR_READ or number == vmcb.EXIT_INVLPG or number == vmcb.EXIT_RDTSC:
-        on_register_exit(cb, number)
+        call2(cb[cbw.REGISTER_EXIT_FN], cb[cbw.SELF], number)
     else:
         stop_for_python(cb)
 
@@ -202,7 +205,8 @@ def serve_exit(cb: object, number: int) -> None:
     if needs_bytes or number == vmcb.EXIT_INVLPG or number == vmcb.EXIT_RDTSC:
         fetch_instruction(cb)
     dispatch(cb, number)
-    deliver_due(cb)
+    if cb[cbw.DUE]:
+        call2(cb[cbw.DELIVER_FN], cb[cbw.SELF], 0)
     finish(cb)
 
 
@@ -222,7 +226,7 @@ def finish(cb: object) -> None:
 @compiled
 def inject(cb: object) -> int:
     """Deliver what Python made due while the engine is stopped; the reason why the guest cannot go on, RUNNING if it can."""
-    deliver_due(cb)
+    call2(cb[cbw.DELIVER_FN], cb[cbw.SELF], 0)
     reason = cb[cbw.REASON]
     cb[cbw.REASON] = reasons.RUNNING
     return reason
@@ -319,6 +323,30 @@ def serve_port_write(cb: object, port: int, size: int, value: int) -> None:
     emit(cb, _PORT_WRITE, size, port, -1, -1, 0, value)
     call3(cb[cbw.PORT_WRITE_FN], port, size, value)
     cb[cbw.IO_NOW] = -1
+
+
+# ---- called through pointers in the control block ----------------------------------------------------------------
+
+
+@cfunc(types.int32(types.int64, types.int64), cache=True)
+def memory_exit(control: int, number: int) -> int:
+    """#PF and nested faults."""
+    on_memory_exit(as_words(control, cbw.WORDS), number)
+    return types.int32(0)
+
+
+@cfunc(types.int32(types.int64, types.int64), cache=True)
+def register_exit(control: int, number: int) -> int:
+    """Control registers, INVLPG, RDTSC."""
+    on_register_exit(as_words(control, cbw.WORDS), number)
+    return types.int32(0)
+
+
+@cfunc(types.int32(types.int64, types.int64), cache=True)
+def deliver_event(control: int, _unused: int) -> int:
+    """The event that is due."""
+    deliver_due(as_words(control, cbw.WORDS))
+    return types.int32(0)
 
 
 # ---- what the engine calls ------------------------------------------------------------------------------------------

@@ -168,7 +168,13 @@ class VirtualMachine:
         self._port_read, self._port_write = PORT_READ(read), PORT_WRITE(write)
         for word, function in ((cbw.PORT_READ_FN, self._port_read), (cbw.PORT_WRITE_FN, self._port_write)):
             self.control[word] = ctypes.cast(function, ctypes.c_void_p).value or 0
-        self.control[cbw.ENTER_BLOCK_FN] = handler.on_other_block.address
+        for word, target in (
+            (cbw.ENTER_BLOCK_FN, handler.on_other_block),
+            (cbw.MEMORY_EXIT_FN, handler.memory_exit),
+            (cbw.REGISTER_EXIT_FN, handler.register_exit),
+            (cbw.DELIVER_FN, handler.deliver_event),
+        ):
+            self.control[word] = target.address
         self.cpu.add_hooks(
             on_exit=handler.on_exit.address,
             on_block=handler.on_block.address,
