@@ -100,9 +100,7 @@ def test_empty_segments_are_left_out() -> None:
 
 def test_conventional_memory_may_be_loaded_to() -> None:
     parse_and_fit(elf(Part(loader.LOW_START), entry=loader.LOW_START + 12))
-    parse_and_fit(
-        elf(Part(loader.LOW_START, memory_bytes=loader.LOW_END - loader.LOW_START), entry=loader.LOW_START + 12)
-    )
+    parse_and_fit(elf(Part(loader.LOW_START, memory_bytes=loader.LOW_END - loader.LOW_START), entry=loader.LOW_START + 12))
 
 
 def test_the_last_byte_of_memory_may_be_loaded_to() -> None:

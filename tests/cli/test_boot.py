@@ -147,9 +147,7 @@ def test_a_trace_that_cannot_be_written(target: str, tmp_path: Path) -> None:
     assert run.returncode == (74 if target else 2)
 
 
-@pytest.mark.parametrize(
-    "arguments", [["boot", "processes", "-q"], ["guests"], ["boot", "hello", "-q", "--json"], ["--help"]]
-)
+@pytest.mark.parametrize("arguments", [["boot", "processes", "-q"], ["guests"], ["boot", "hello", "-q", "--json"], ["--help"]])
 def test_a_full_disk_at_standard_output(arguments: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         run = emu(*arguments, stdout=full)
@@ -332,10 +330,7 @@ def test_a_trace_in_a_file_is_the_trace_on_standard_error(tmp_path: Path) -> Non
 
 
 def test_events_select() -> None:
-    kinds = {
-        line.split()[2]
-        for line in emu("boot", "paging", "-q", "--trace", "--events", "cr3, invlpg").stderr.splitlines()
-    }
+    kinds = {line.split()[2] for line in emu("boot", "paging", "-q", "--trace", "--events", "cr3, invlpg").stderr.splitlines()}
     assert kinds == {"cr3-load", "invlpg"}
 
 
@@ -389,9 +384,7 @@ class Terminal:
         self.master, self.slave = pty.openpty()
         self.before = termios.tcgetattr(self.slave)
         # A child of the one started here, for a session's leader must not be the leader of a group.
-        starter = (
-            "import os, sys, fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
-        )
+        starter = "import os, sys, fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
         self.process = subprocess.Popen(
             [sys.executable, "-c", starter, *EMU, *arguments],
             stdin=self.slave, stdout=self.slave, stderr=self.slave, cwd=ROOT, start_new_session=True,
