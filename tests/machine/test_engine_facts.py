@@ -261,9 +261,7 @@ def test_nx_in_a_nested_leaf_under_guest_paging_crashes_the_process() -> None:
     assert done.returncode in (-signal.SIGSEGV, -signal.SIGABRT), (done.returncode, done.stdout, done.stderr)
 
 
-@pytest.mark.parametrize(
-    "name", ["RSP", "EIP", "CR2", "CR3", "GDTR", "IDTR", "IS_INT_FROM_ERROR_CODE", "DR6_FROM_ERROR_CODE"]
-)
+@pytest.mark.parametrize("name", ["RSP", "EIP", "CR2", "CR3", "GDTR", "IDTR", "IS_INT_FROM_ERROR_CODE", "DR6_FROM_ERROR_CODE"])
 def test_a_library_that_keeps_its_state_elsewhere_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(env, name, getattr(env, name) + 8)
     with pytest.raises(EngineError) as raised:

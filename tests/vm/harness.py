@@ -128,10 +128,7 @@ class Run:
     def notes(self) -> list[Note]:
         """What the handlers were given, in order."""
         used = self.word(NOTES_USED)
-        return [
-            Note(*(self.word(at + 4 * number) for number in range(NOTE_WORDS)))
-            for at in range(NOTES, used, 4 * NOTE_WORDS)
-        ]
+        return [Note(*(self.word(at + 4 * number) for number in range(NOTE_WORDS))) for at in range(NOTES, used, 4 * NOTE_WORDS)]
 
     def word(self, pa: int) -> int:
         """A 32-bit word of guest-physical memory."""
@@ -167,9 +164,7 @@ def make(rom: bytes, mmu: Mmu = Mmu.SHADOW, **settings: Any) -> tuple[VirtualMac
     return vm, seen
 
 
-def run(
-    source: str, mmu: Mmu = Mmu.SHADOW, *, real_mode: bool = False, limit: int = INSN_LIMIT, **settings: Any
-) -> Run:
+def run(source: str, mmu: Mmu = Mmu.SHADOW, *, real_mode: bool = False, limit: int = INSN_LIMIT, **settings: Any) -> Run:
     """Run a program to its end and check what is left."""
     program = assemble(source, real_mode=real_mode)
     vm, seen = make(program.rom, mmu, **settings)
@@ -199,9 +194,7 @@ def exits_with(value: int) -> Stop:
 
 def run_apart(source: str, mmu: Mmu) -> tuple[int, str]:
     """(exit status, name of the outcome) of a run in a process of its own, which a signal may end (status < 0)."""
-    code = (
-        "from tests.vm.harness import run; import sys; print(run(sys.argv[1], sys.argv[2], limit=30_000).stop.outcome)"
-    )
+    code = "from tests.vm.harness import run; import sys; print(run(sys.argv[1], sys.argv[2], limit=30_000).stop.outcome)"
     done = subprocess.run(
         [sys.executable, "-c", code, source, mmu], capture_output=True, text=True, check=False, cwd=HERE.parents[1]
     )

@@ -43,9 +43,7 @@ def walk(read: Callable[[int], int], cr0: int, cr3: int, cr4: int, va: int, *, w
     return _leaf(code, cr0, pde & pte, ((pde_at, pde), (pte_at, pte)), pte // 4096, write=write, user=user)
 
 
-def _leaf(
-    code: int, cr0: int, both: int, entries: tuple[tuple[int, int], ...], ppn: int, *, write: bool, user: bool
-) -> Walk:
+def _leaf(code: int, cr0: int, both: int, entries: tuple[tuple[int, int], ...], ppn: int, *, write: bool, user: bool) -> Walk:
     if user and not both & U:
         return Walk(code + CODE_P)
     if write and not both & W and (user or cr0 & WP):

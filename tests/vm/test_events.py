@@ -623,9 +623,7 @@ def test_hlt_without_interrupts_is_the_end() -> None:
     assert run.stop.outcome is Outcome.HALTED
 
 
-@pytest.mark.parametrize(
-    "insn", ["hlt", "movl %cr0, %eax", "movl %eax, %cr3", "clts", "invlpg 0", "invd", "rdmsr", "cli"]
-)
+@pytest.mark.parametrize("insn", ["hlt", "movl %cr0, %eax", "movl %eax, %cr3", "clts", "invlpg 0", "invd", "rdmsr", "cli"])
 def test_privileged_instructions_in_ring_3(insn: str) -> None:
     run = run_both(
         f"""
@@ -1006,9 +1004,7 @@ def test_a_table_linked_while_out_of_sync() -> None:
     assert [run.word(at) for at in (0x6000, 0x6004, 0x6008)] == [0xBBBB, 0xAAAA, 0xAAAA]
 
 
-@pytest.mark.xfail(
-    reason="filling an entry from an out-of-sync table leaves its kept copy old: a change back goes unseen"
-)
+@pytest.mark.xfail(reason="filling an entry from an out-of-sync table leaves its kept copy old: a change back goes unseen")
 @pytest.mark.parametrize("old", ["0", "0x300067"], ids=["absent", "elsewhere"])
 @pytest.mark.parametrize("flush", ["invlpg 0x400000", "movl %cr3, %eax; movl %eax, %cr3"], ids=["invlpg", "cr3"])
 def test_an_entry_that_changes_and_changes_back_while_out_of_sync(old: str, flush: str) -> None:
@@ -1308,9 +1304,7 @@ test:
     movl %eax, %cr3
     EXIT 1
 """
-CRASH = pytest.mark.xfail(
-    reason="the engine crashes when it sets A or D in a guest table that a nested entry write-protects"
-)
+CRASH = pytest.mark.xfail(reason="the engine crashes when it sets A or D in a guest table that a nested entry write-protects")
 
 
 def test_page_tables_in_rom() -> None:
@@ -1404,9 +1398,7 @@ def test_a_store_to_the_rom_page_that_it_is_in(mmu: Mmu, paging: str) -> None:
     assert ended.word(ended.label("victim")) == 0xFEDCBA98
 
 
-@pytest.mark.xfail(
-    reason="instructions of a page that is code and a page table are not all counted under shadow paging"
-)
+@pytest.mark.xfail(reason="instructions of a page that is code and a page table are not all counted under shadow paging")
 def test_code_in_a_page_table_that_stores_to_its_own_page() -> None:
     """The page's first half is entries, at 800 is code."""
     run = run_both("""

@@ -213,9 +213,7 @@ class Model:
 
     def random_va(self) -> int:
         rng = self.rng
-        return (
-            rng.choice(DIRECTORY_INDEXES) << 22 | rng.choice(TABLE_INDEXES) << 12 | rng.choice([0, 4, 8, 0x40, 0xFFC])
-        )
+        return rng.choice(DIRECTORY_INDEXES) << 22 | rng.choice(TABLE_INDEXES) << 12 | rng.choice([0, 4, 8, 0x40, 0xFFC])
 
     def random_table_address(self) -> int:
         return self.rng.choice(TABLES) << 12 | self.rng.choice([*DIRECTORY_INDEXES, *TABLE_INDEXES]) * 4
@@ -223,9 +221,7 @@ class Model:
     def operate(self) -> None:
         """One random operation."""
         rng, control = self.rng, self.control
-        kind = rng.choices(
-            ("access", "store", "device", "cr3", "flush", "invlpg", "wp", "same"), (50, 14, 12, 5, 4, 6, 3, 6)
-        )[0]
+        kind = rng.choices(("access", "store", "device", "cr3", "flush", "invlpg", "wp", "same"), (50, 14, 12, 5, 4, 6, 3, 6))[0]
         if kind == "access":
             write, user, fetch = rng.random() < 0.4, rng.random() < 0.4, rng.random() < 0.2
             self.access(self.random_va(), write=write and not fetch, user=user, fetch=fetch, value=self.entry())
@@ -236,9 +232,7 @@ class Model:
                     va = directory << 22 | index << 12
                     walk = self.walk(self.read, va, write=True, user=False)
                     if walk.code is None and walk.ppn == target:
-                        self.access(
-                            va | rng.choice([*DIRECTORY_INDEXES, *TABLE_INDEXES]) * 4, write=True, value=self.entry()
-                        )
+                        self.access(va | rng.choice([*DIRECTORY_INDEXES, *TABLE_INDEXES]) * 4, write=True, value=self.entry())
                         return
         elif kind == "device":
             size = rng.choice([4, 4, 4, 2, 1])
