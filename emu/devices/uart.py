@@ -66,7 +66,7 @@ class Uart:
 
     def receive(self, data: bytes) -> int:
         """Take as many bytes as there is room for; returns how many."""
-        taken = data[: max(0, self.room())]
+        taken = data[: self.room()]
         self._received.extend(taken)
         self._update()
         return len(taken)

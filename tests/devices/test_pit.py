@@ -226,6 +226,14 @@ def test_status_tells_of_a_count_that_is_not_loaded(bench: Bench) -> None:
     assert not bench.read(0x40) & 0x40
 
 
+def test_a_held_status_is_not_replaced(bench: Bench) -> None:
+    program(bench, 0, BOTH, 0, 0x100)
+    bench.write(COMMAND, 0xE2)
+    bench.run_to(at(0x200))
+    bench.write(COMMAND, 0xE2)
+    assert [bench.read(0x40) >> 7, bench.board.pit.counters[0].output(0x200)] == [0, True]
+
+
 def test_status_and_count_latched_apart_are_both_held(bench: Bench) -> None:
     program(bench, 0, BOTH, 2, 0x1234)
     bench.write(COMMAND, *[0xE2] * 5)  # all but the first are ignored
