@@ -12,6 +12,7 @@ from emu.units import GIB, MIB, PAGE_BYTES
 
 MIN_MEMORY_BYTES = 4 * MIB  # the firmware, a kernel at 1 MiB and room to work in
 MAX_MEMORY_BYTES = 3 * GIB  # above lie the addresses that PC chipsets keep for devices
+MAX_DIGITS = 18  # more than any size has
 SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -26,8 +27,8 @@ def parse_size(text: str, *, what: str = "memory size") -> int:
     """Bytes of a size such as `32M`; raises UsageError for anything else."""
     cleaned = text.strip().upper().removesuffix("IB").removesuffix("B")
     number, suffix = (cleaned[:-1], cleaned[-1]) if cleaned[-1:] in ("K", "M", "G") else (cleaned, "")
-    if not number.isascii() or not number.isdigit():
-        msg = f"{what} '{text}': expected a whole number with K, M or G, such as 32M"
+    if not number.isascii() or not number.isdigit() or len(number) > MAX_DIGITS:
+        msg = f"{what} '{text[:40]}': expected a whole number with K, M or G, such as 32M"
         raise UsageError(msg)
     return int(number) * SUFFIXES[suffix]
 

@@ -19,7 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     from emu.cli.app import app, normalize  # noqa: PLC0415
 
     try:
-        status = app(normalize(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+        given = normalize(sys.argv[1:] if arguments is None else arguments)
+        status = app(given or ["--help"], prog_name="emu", standalone_mode=False)
     except EmuError as error:
         return complain(str(error), error.exit_status)
     except TyperException as error:
@@ -38,7 +39,8 @@ def _usage_message(error: Exception) -> str:
 
 
 def complain(message: str, status: int) -> int:
-    """Print `emu: message` to standard error, if there is one."""
+    """Print `emu: message` to standard error, if there is one: one line, whatever names it quotes."""
+    message = "".join(part if part.isprintable() else part.encode("unicode_escape").decode("ascii") for part in message)
     with contextlib.suppress(OSError, ValueError, AttributeError):
         print(f"emu: {message}", file=sys.stderr, flush=True)
     return status

@@ -18,7 +18,6 @@ OPTIONAL_VALUES = {"--trace": "-", "--tables": "end"}  # options whose value may
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="A virtual machine monitor and a laboratory for virtual-machine memory management.",
@@ -71,6 +70,8 @@ def boot(
     """Boot a guest kernel. Its serial port is standard input and output."""
     from emu.cli.boot import BootOptions, boot as run_boot  # noqa: I001, PLC0415  (heavy: only this command needs it)
 
+    if trace == "":
+        raise UsageError("--trace=: a file name is missing; --trace alone traces to standard error")
     config = VmConfig(memory_bytes=parse_size(memory), mmu=mmu, events=_event_groups(select, traced=trace is not None))
     options = BootOptions(
         guest=guest,

@@ -76,6 +76,8 @@ def trace_output(target: str | None) -> Iterator[Callable[[np.ndarray], None] | 
     try:
         with contextlib.ExitStack() as stack:
             stream: TextIO = sys.stderr
+            if target == STANDARD_ERROR and sys.stderr is None:
+                raise OutputError("standard error: cannot write the trace (it is closed)")
             if target != STANDARD_ERROR:
                 stream = stack.enter_context(Path(target).open("w", encoding="utf-8"))
 

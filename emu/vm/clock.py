@@ -14,7 +14,7 @@ from __future__ import annotations
 from emu.machine import control as cbw
 from emu.machine import env
 from emu.machine import paging as pg
-from emu.machine.decode import count_insns
+from emu.machine.decode import count_insns, insn_length
 from emu.machine.native import call2, call4, compiled, load32, load64, store64
 from emu.vm import access, pmap, reasons, walk
 from emu.vm.record import ring_is_nearly_full
@@ -97,6 +97,26 @@ def insns_retired(cb: object) -> int:
     if done >= size:
         return load64(at + 8) & COUNT_MASK
     return count_code(cb, pc, done)
+
+
+@compiled
+def length_before(cb: object) -> int:
+    """The length of the instruction that ends at CONTEXT's EIP, within the block under way; 0 if that is not known."""
+    at = cb[cbw.BLOCK]
+    if not at:
+        return 0
+    pc = load64(at) & PC_MASK
+    size = load64(cb[cbw.ENV] + env.CS + env.BASE) + load64(cb[cbw.ENV] + env.EIP) - pc & 0xFFFF_FFFF
+    if size > 0x1000 or access.fetch(cb, pc, cb[cbw.CODE_COPY], size) != size:
+        return 0
+    done = 0
+    length = 0
+    while done < size:
+        length = insn_length(cb[cbw.CODE_COPY] + done, size - done, env.code_bits(cb[cbw.ENV]))
+        if length <= 0:
+            return 0
+        done += length
+    return length
 
 
 @compiled

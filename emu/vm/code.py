@@ -26,19 +26,25 @@ def flush_engine_tlb(cb: object) -> None:
 
 @compiled
 def flush_code(cb: object, slot: int) -> None:
-    """Drop the engine's translated code of a page's frame.
+    """Drop the engine's translated code of a page's frame."""
+    mpn = pmap.entry(cb, slot) & pmap.MPN_MASK
+    flush_frame(cb, mpn)
+    emit(cb, _CODE_FLUSH, 0, slot << 12, slot, mpn, 0, 0)
+
+
+@compiled
+def flush_frame(cb: object, mpn: int) -> None:
+    """Drop the engine's translated code of a frame.
 
     The engine wants addresses as the CPU sees them, so it is put in its state before VMRUN for the call: there, paging is
     off and addresses are machine addresses. CONTEXT is the guest's state and comes back with it.
     """
-    mpn = pmap.entry(cb, slot) & pmap.MPN_MASK
     call2(cb[cbw.FN_RESTORE], cb[cbw.ENGINE], cb[cbw.HOST_CONTEXT])
     flush_engine_tlb(cb)
     call4(cb[cbw.FN_CTL], cb[cbw.ENGINE], REMOVE_CODE_CONTROL, mpn << 12, (mpn + 1) << 12)
     flush_engine_tlb(cb)
     call2(cb[cbw.FN_RESTORE], cb[cbw.ENGINE], cb[cbw.CONTEXT])
     cb[cbw.CODE_EPOCH] += 1
-    emit(cb, _CODE_FLUSH, 0, slot << 12, slot, mpn, 0, 0)
 
 
 @compiled
@@ -66,6 +72,13 @@ def become_data(cb: object, slot: int) -> None:
     rows.forbid_execution(cb, slot)
     nested.refresh_slot(cb, slot)
     flush_code(cb, slot)
+
+
+@compiled
+def mix(cb: object, slot: int) -> None:
+    """Code that stores to its own page: let the page be both at once."""
+    pmap.set_entry(cb, slot, pmap.entry(cb, slot) | pmap.MIXED)
+    nested.refresh_slot(cb, slot)
 
 
 @compiled

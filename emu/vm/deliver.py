@@ -362,14 +362,26 @@ def record_event(cb: object, vector: int, source: int, error: int) -> None:
 
 
 @compiled
-def deliver(cb: object, vector: int, source: int, error: int, address: int) -> int:
-    """Deliver an event at the guest's present RIP (for INT n: the next instruction's); DELIVERED, SHUTDOWN, UNSUPPORTED.
+def make_due(cb: object, vector: int, source: int, error: int, address: int) -> None:
+    """Have an event delivered once the exit under way is dealt with."""
+    cb[cbw.DUE] = vector + 1
+    cb[cbw.DUE_SOURCE] = source
+    cb[cbw.DUE_ERROR] = error
+    cb[cbw.DUE_ADDRESS] = address
 
-    `address` is what CR2 gets for a page fault. The caller has CONTEXT fresh from the engine.
+
+@compiled
+def deliver(cb: object, vector: int, source: int, error: int, address: int) -> int:
+    """Deliver an event for the instruction at the guest's RIP; DELIVERED, SHUTDOWN, UNSUPPORTED.
+
+    `address` is what CR2 gets for a page fault. For INT n the handler returns behind it, INSN_LENGTH bytes on; if its delivery
+    faults, that handler returns to the INT n itself, which has not retired (SDM vol. 3, section 6.5).
     """
     regs = cb[cbw.ENV]
     cb[cbw.MODIFIED] = 1
     return_ip = load64(regs + env.EIP)
+    if source == SOFTWARE:
+        return_ip = return_ip + cb[cbw.INSN_LENGTH] & env.instruction_mask(regs)
     while True:
         if vector == PF and source == EXCEPTION:
             store64(regs + env.CR2, address)
@@ -384,6 +396,9 @@ def deliver(cb: object, vector: int, source: int, error: int, address: int) -> i
         if bad == TASK_SWITCH:
             return UNSUPPORTED
         address = cb[cbw.EXIT_INFO]
+        if source == SOFTWARE:
+            return_ip = load64(regs + env.EIP)
+            cb[cbw.INSNS] -= 1
         vector, error = next_event(vector, source, bad, code)
         if vector < 0:
             return SHUTDOWN

@@ -59,7 +59,7 @@ class ExitContext:
 
     def inject(self, vector: int, source: int, error: int = 0, address: int = 0) -> Stop | None:
         """Deliver an event to the guest."""
-        handler.raise_event(self.control, vector, source, error, address)
+        deliver.make_due(self.control, vector, source, error, address)
         return self.deliver_due()
 
     def deliver_due(self) -> Stop | None:
@@ -203,4 +203,5 @@ def serve(context: ExitContext, code: int) -> Stop | None:
     if handler_of is None:
         msg = f"VM exit {code:#x} has no handler"
         raise BrokenInvariantError(msg)
-    return handler_of(context)
+    stop = handler_of(context)
+    return stop if stop is not None else context.deliver_due()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from emu.events import NESTED_FAULT, Kind
 from emu.machine import control as cbw
+from emu.machine import env
 from emu.machine import paging as pg
 from emu.machine.native import compiled, load64
 from emu.vm import code, nested, pmap, rows, shadow, step, walk
@@ -28,13 +29,25 @@ def guest_error_code(code_seen: int, wanted: int) -> int:
 
 
 @compiled
+def runs_from(cb: object, slot: int) -> bool:
+    """Whether the instruction at RIP lies in the page, by its first byte."""
+    regs = cb[cbw.ENV]
+    pc = load64(regs + env.CS + env.BASE) + load64(regs + env.EIP) & 0xFFFF_FFFF
+    fault, ppn, _access, _large = walk.walk(cb, pc, False, False, False)
+    return fault == walk.NO_FAULT and pmap.slot_of(cb, ppn) == slot
+
+
+@compiled
 def make_room_to_store(cb: object, va: int, slot: int, access: int) -> bool:
     """A store to a page that the VMM guards: end the guard, or step the instruction; true if it steps now."""
     word = pmap.entry(cb, slot)
     if not pmap.is_writable_state(word):
         return step.open_page(cb, va, slot, rec.DISCARD, access & pg.USER)
     if word & pmap.EXECUTED and not cb[cbw.NESTED_PLAIN]:
-        code.become_data(cb, slot)
+        if runs_from(cb, slot):
+            code.mix(cb, slot)
+        else:
+            code.become_data(cb, slot)
     if cb[cbw.SHADOWING] and rows.is_traced(cb, slot):
         return step.store_to_table(cb, va, slot, access)
     return False

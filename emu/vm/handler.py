@@ -49,18 +49,9 @@ def fetch_instruction(cb: object) -> None:
 
 
 @compiled
-def raise_event(cb: object, vector: int, source: int, error: int, address: int) -> None:
-    """Have an event delivered once the exit is dealt with."""
-    cb[cbw.DUE] = vector + 1
-    cb[cbw.DUE_SOURCE] = source
-    cb[cbw.DUE_ERROR] = error
-    cb[cbw.DUE_ADDRESS] = address
-
-
-@compiled
 def raise_fault(cb: object, vector: int) -> None:
     """The same for an exception with error code 0 or none."""
-    raise_event(cb, vector, deliver.EXCEPTION, 0, 0)
+    deliver.make_due(cb, vector, deliver.EXCEPTION, 0, 0)
 
 
 @compiled
@@ -113,7 +104,7 @@ def on_memory_exit(cb: object, number: int) -> None:
     if result == faults.NO_FRAME:
         stop(cb, reasons.REFILL)
     elif result == faults.TRUE_FAULT:
-        raise_event(cb, deliver.PF, deliver.EXCEPTION, cb[cbw.FAULT_CODE], cb[cbw.EXIT_INFO])
+        deliver.make_due(cb, deliver.PF, deliver.EXCEPTION, cb[cbw.FAULT_CODE], cb[cbw.EXIT_INFO])
 
 
 @compiled
@@ -122,11 +113,12 @@ def on_exception_exit(cb: object, vector: int) -> None:
     if vector == deliver.DB and cb[cbw.STEPPING]:
         step.clear_single_step_status(cb)
         traced = cb[cbw.STEP_TRAP]
+        cb[cbw.INSNS] = cb[cbw.STEP_TIME] + 1  # one retired, even if EIP stands where it was (REP)
         step.finish(cb)
         if not traced:
             return
     error = load32(cb[cbw.ERROR_CODE]) & 0xFFFF if deliver.HAS_ERROR_CODE >> vector & 1 else 0
-    raise_event(cb, vector, deliver.EXCEPTION, error, 0)
+    deliver.make_due(cb, vector, deliver.EXCEPTION, error, 0)
 
 
 @compiled
@@ -150,18 +142,43 @@ def on_register_exit(cb: object, number: int) -> None:
 
 
 @compiled
-def undo_port_instruction(cb: object) -> None:
-    """A port instruction of the block under way must fault: its registers come back, and the fault is delivered."""
-    vector, error = cb[cbw.PENDING_FAULT] - 1, cb[cbw.PENDING_ERROR]
-    cb[cbw.PENDING_FAULT] = 0
+def return_to_port_instruction(cb: object) -> None:
+    """Take the registers back to what they were at the last port instruction, and the poison away."""
     cb[cbw.IO_POISONED] = 0
+    cb[cbw.BLOCK] = 0
+    cb[cbw.INSNS] = cb[cbw.IO_TIME]
     call2(cb[cbw.FN_RESTORE], cb[cbw.ENGINE], cb[cbw.IO_CONTEXT])
     clock.save_context(cb)
     if not cb[cbw.SHADOWING]:
         store64(cb[cbw.MEMORY] + cb[cbw.NESTED_ROOT], cb[cbw.POISONED_ENTRY])
     cb[cbw.NEEDS_TLB_FLUSH] = 1
     fetch_instruction(cb)
-    raise_event(cb, vector, deliver.EXCEPTION, error, cb[cbw.EXIT_INFO])
+
+
+@compiled
+def end_at_port_instruction(cb: object) -> None:
+    """A port write ended the run (or reset the machine): nothing behind it has happened."""
+    return_to_port_instruction(cb)
+    registers.retire(cb, insn_length(cb[cbw.INSN_AT], cb[cbw.INSN_BYTES], env.code_bits(cb[cbw.ENV])))
+    stop(cb, reasons.TIME)
+
+
+@compiled
+def undo_port_instruction(cb: object) -> None:
+    """A port instruction of the block under way must fault: its registers come back, and the fault is delivered."""
+    vector, error = cb[cbw.PENDING_FAULT] - 1, cb[cbw.PENDING_ERROR]
+    cb[cbw.PENDING_FAULT] = 0
+    return_to_port_instruction(cb)
+    deliver.make_due(cb, vector, deliver.EXCEPTION, error, cb[cbw.EXIT_INFO])
+
+
+@compiled
+def after_poison(cb: object) -> None:
+    """The block of a poisoned port instruction has ended: fault, or end the run."""
+    if cb[cbw.PENDING_FAULT]:
+        undo_port_instruction(cb)
+    else:
+        end_at_port_instruction(cb)
 
 
 @compiled
@@ -170,13 +187,13 @@ def dispatch(cb: object, number: int) -> None:
 
     The larger ones are called through pointers: merged into this one they would be compiled over again at each level.
     """
-    if cb[cbw.PENDING_FAULT]:
-        undo_port_instruction(cb)
+    if cb[cbw.IO_POISONED]:
+        after_poison(cb)
     elif number == vmcb.EXIT_EXCEPTION + deliver.PF or number == vmcb.EXIT_NESTED_FAULT:
         call2(cb[cbw.MEMORY_EXIT_FN], cb[cbw.SELF], number)
     elif number < vmcb.EXIT_BASE:
         store32(cb[cbw.ERROR_CODE] + env.IS_INT_FROM_ERROR_CODE, 0)
-        raise_event(cb, number, deliver.SOFTWARE, 0, 0)
+        deliver.make_due(cb, number, deliver.SOFTWARE, 0, 0)
     elif vmcb.EXIT_EXCEPTION <= number < vmcb.EXIT_EXCEPTION + 32:
         on_exception_exit(cb, number - vmcb.EXIT_EXCEPTION)
     elif number < vmcb.EXIT_DR_READ or number == vmcb.EXIT_INVLPG or number == vmcb.EXIT_RDTSC:
@@ -194,12 +211,25 @@ def stop_for_python(cb: object) -> None:
 
 
 @compiled
+def step_back_over_int(cb: object) -> None:
+    """INT n: the engine is behind the instruction; put EIP on it, with its length kept, and count it as retired."""
+    length = clock.length_before(cb)
+    cb[cbw.INSN_LENGTH] = length
+    at = cb[cbw.ENV] + env.EIP
+    store64(at, load64(at) - length & env.instruction_mask(cb[cbw.ENV]))
+    cb[cbw.INSNS] += 1 if length else 0
+    cb[cbw.MODIFIED] = 1
+
+
+@compiled
 def serve_exit(cb: object, number: int) -> None:
     """One exit, from the engine and back to it."""
     cb[cbw.EXITS] += 1
     cb[cbw.EXIT_CODE] = number
     clock.save_context(cb)
-    if not cb[cbw.PENDING_FAULT]:
+    if not cb[cbw.IO_POISONED]:
+        if number < vmcb.EXIT_BASE:
+            step_back_over_int(cb)
         clock.leave_block(cb)
     needs_bytes = cb[cbw.EVENT_INSNS] or (number >= vmcb.EXIT_BASE and number < vmcb.EXIT_EXCEPTION)
     if needs_bytes or number == vmcb.EXIT_INVLPG or number == vmcb.EXIT_RDTSC:
@@ -271,9 +301,13 @@ def port_is_denied(cb: object, port: int, size: int) -> int:
 
 @compiled
 def poison(cb: object, fault: int) -> None:
-    """Make a port instruction fault after all: nothing translates any more, so its block ends before the next access."""
+    """End the block under way at a port instruction, which no hook of the engine can do: nothing translates any more.
+
+    The next access or block then comes to `after_poison`, with the fault (vector + 1) that the instruction gives, 0 for none.
+    """
     cb[cbw.PENDING_FAULT] = fault
     cb[cbw.IO_POISONED] = 1
+    cb[cbw.IO_TIME] = cb[cbw.IO_NOW]
     call2(cb[cbw.FN_SAVE], cb[cbw.ENGINE], cb[cbw.IO_CONTEXT])
     if cb[cbw.SHADOWING]:
         store64(cb[cbw.SCRATCH], cb[cbw.EMPTY_ROOT])
@@ -289,7 +323,7 @@ def poison(cb: object, fault: int) -> None:
 @compiled
 def begin_port(cb: object, port: int, size: int) -> bool:
     """Start of a port access: exact time, instruction, permission; false if it must have no effect."""
-    if cb[cbw.PENDING_FAULT] or cb[cbw.STOPPED]:
+    if cb[cbw.IO_POISONED]:
         return False
     clock.save_context(cb)
     cb[cbw.IO_NOW] = clock.now_in_block(cb)
@@ -297,7 +331,6 @@ def begin_port(cb: object, port: int, size: int) -> bool:
         fetch_instruction(cb)
     denied = port_is_denied(cb, port, size)
     if denied:
-        clock.leave_block(cb)
         poison(cb, denied)
         cb[cbw.IO_NOW] = -1
         return False
@@ -311,6 +344,8 @@ def serve_port_read(cb: object, port: int, size: int) -> int:
         return -1
     value = call2(cb[cbw.PORT_READ_FN], port, size) & (1 << 8 * size) - 1
     emit(cb, _PORT_READ, size, port, -1, -1, 0, value)
+    if cb[cbw.STOPPED]:
+        poison(cb, 0)
     cb[cbw.IO_NOW] = -1
     return value
 
@@ -322,6 +357,8 @@ def serve_port_write(cb: object, port: int, size: int, value: int) -> None:
         return
     emit(cb, _PORT_WRITE, size, port, -1, -1, 0, value)
     call3(cb[cbw.PORT_WRITE_FN], port, size, value)
+    if cb[cbw.STOPPED]:
+        poison(cb, 0)
     cb[cbw.IO_NOW] = -1
 
 

@@ -16,7 +16,7 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from emu.errors import BadImageError, UsageError
-from emu.units import KIB, MIB, PAGE_MASK
+from emu.units import GIB, KIB, MIB, PAGE_MASK
 
 HEADER_SEARCH_BYTES = 8192
 HEADER_ALIGN = 4
@@ -32,6 +32,7 @@ MAX_CMDLINE_BYTES = 4095
 MAX_MODULES = 64
 MODULE_NAME_BYTES = 56
 MAX_SEGMENTS = 64
+MAX_IMAGE_BYTES = GIB  # of a kernel file, debugging information included
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,17 @@ class Module:
     data: bytes
 
 
-def read_file(path: Path, what: str) -> bytes:
-    """A user's file; raises BadImageError with the reason when it cannot be read."""
+def read_file(path: Path, what: str, most_bytes: int) -> bytes:
+    """A user's file; raises BadImageError with the reason when it cannot be read or is longer than `most_bytes`."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(most_bytes + 1)
     except OSError as error:
         msg = f"{path}: cannot read the {what}: {(error.strerror or str(error)).lower()}"
         raise BadImageError(msg) from error
+    if len(data) > most_bytes:
+        raise BadImageError(f"{path}: the {what} does not fit: it has more than {most_bytes // KIB} KiB")
+    return data
 
 
 def find_header(image: bytes, name: str) -> tuple[int, tuple[int, ...]]:
@@ -185,7 +190,7 @@ def place_modules(kernel: Kernel, files: tuple[Path, ...], memory_bytes: int) ->
     modules: list[Module] = []
     at = max(kernel.end, HIGH_START)
     for path in files:
-        data = read_file(path, "module")
+        data = read_file(path, "module", memory_bytes)
         at = (at + PAGE_MASK) & ~PAGE_MASK
         if at + len(data) > memory_bytes:
             room = max(0, memory_bytes - at) // KIB
@@ -219,7 +224,7 @@ def firmware_files(kernel: Kernel, modules: tuple[Module, ...], cmdline: str) ->
 
 def load(path: Path, memory_bytes: int, append: str = "", modules: tuple[Path, ...] = ()) -> dict[str, bytes]:
     """The fw_cfg files that boot the kernel at `path`; raises BadImageError or UsageError with a line for the user."""
-    kernel = parse(read_file(path, "kernel"), str(path))
+    kernel = parse(read_file(path, "kernel", MAX_IMAGE_BYTES), str(path))
     check_fits(kernel, memory_bytes, str(path))
     placed = place_modules(kernel, modules, memory_bytes)
     return firmware_files(kernel, placed, f"{path.name} {append}".strip())

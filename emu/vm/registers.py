@@ -12,7 +12,7 @@ from emu.machine import env
 from emu.machine import paging as pg
 from emu.machine.decode import operand_of
 from emu.machine.native import call2, call3, compiled, load32, load64, store32, store64
-from emu.vm import clock, nested, rows, shadow, sync
+from emu.vm import clock, deliver, nested, rows, shadow, sync
 from emu.vm.record import emit
 
 REG_CR0, REG_CR3, REG_CR4 = 50, 53, 54  # UC_X86_REG_CR*, as emu.machine.cpu checks
@@ -32,6 +32,7 @@ CR0_KEPT = (
 )
 CR4_ALLOWED = pg.CR4_TSD | pg.CR4_DE | pg.CR4_PSE | pg.CR4_MCE | pg.CR4_PGE | pg.CR4_OSFXSR | pg.CR4_OSXMMEXCPT
 CR4_FLUSHING = pg.CR4_PSE | pg.CR4_PGE | pg.CR4_PAE
+DR6_SINGLE_STEP = 1 << 14  # BS
 LMSW_BITS = pg.CR0_PE | pg.CR0_MP | pg.CR0_EM | pg.CR0_TS
 _CR3_LOAD, _CR_WRITE, _INVLPG, _RDTSC = (
     int(Kind.CR3_LOAD),
@@ -48,9 +49,14 @@ def retire(cb: object, length: int) -> None:
     regs = cb[cbw.ENV]
     store64(regs + env.EIP, load64(regs + env.EIP) + length & env.instruction_mask(regs))
     store32(regs + env.HFLAGS, load32(regs + env.HFLAGS) & ~env.HF_INHIBIT_IRQ)
-    store64(regs + env.EFLAGS, load64(regs + env.EFLAGS) & ~pg.EFLAGS_RF)
+    flags = load64(regs + env.EFLAGS) & ~pg.EFLAGS_RF
+    store64(regs + env.EFLAGS, flags)
     cb[cbw.INSNS] += 1
     cb[cbw.MODIFIED] = 1
+    if flags & pg.EFLAGS_TF:  # the guest traces itself: the trap is due after this instruction as after any other
+        status = cb[cbw.ERROR_CODE] + env.DR6_FROM_ERROR_CODE
+        store64(status, load64(status) | DR6_SINGLE_STEP)
+        deliver.make_due(cb, deliver.DB, deliver.EXCEPTION, 0, 0)
 
 
 @compiled

@@ -241,6 +241,7 @@ def fill(cb: object, va: int, slot: int, large: int, access: int) -> int:
     """Make the shadow map `va` to a page with what the guest sync.granted; returns the old entry, -1 when a frame is missing."""
     if pmap.frame_of(cb, slot) < 0:
         return -1
+    sync.sync_entry(cb, va)
     row = leaf_row(cb, va, large)
     if row < 0:
         return -1

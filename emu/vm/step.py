@@ -17,7 +17,7 @@ from emu.machine import control as cbw
 from emu.machine import env
 from emu.machine import paging as pg
 from emu.machine.native import compiled, load64, store64
-from emu.vm import nested, pmap, rows, shadow, sync
+from emu.vm import code, nested, pmap, rows, shadow, sync
 from emu.vm import step_records as rec
 from emu.vm.record import emit
 
@@ -30,7 +30,7 @@ def begin(cb: object) -> None:
     """Arm the trap flag for the instruction at RIP."""
     at = cb[cbw.ENV] + env.EFLAGS
     cb[cbw.STEP_TRAP] = load64(at) & pg.EFLAGS_TF
-    cb[cbw.STEP_RIP] = load64(cb[cbw.ENV] + env.EIP)
+    cb[cbw.STEP_TIME] = cb[cbw.INSNS]
     store64(at, load64(at) | pg.EFLAGS_TF)
     cb[cbw.MODIFIED] = 1
 
@@ -67,7 +67,8 @@ def open_page(cb: object, va: int, slot: int, purpose: int, user: int) -> bool:
         (rec.COPY_OF, page),
     ):
         store64(record + word, value)
-    store64(at, mpn << 12 | pg.PRESENT | pg.WRITABLE | user | pg.NO_EXECUTE)
+    # Executable as before: the instruction may lie in this very page. (And NX in a plain nested table is deadly.)
+    store64(at, mpn << 12 | pg.PRESENT | pg.WRITABLE | user | (load64(at) & pg.NO_EXECUTE))
     if index == 0:
         begin(cb)
     cb[cbw.STEPPING] = index + 1
@@ -97,6 +98,8 @@ def close_page(cb: object, index: int) -> None:
     record = cb[cbw.STEP_ROWS] + rec.BYTES * index
     slot, va = load64(record + rec.SLOT), load64(record + rec.ADDRESS)
     if load64(record + rec.PURPOSE) == rec.DISCARD:
+        if not load64(record + rec.SAVED) & pg.NO_EXECUTE:  # it may have run from the sink
+            code.flush_frame(cb, load64(cb[cbw.SINKS] + 8 * index))
         emit(cb, _DISCARDED, 0, va, slot, pmap.entry(cb, slot) & pmap.MPN_MASK, 0, 0)
     else:
         sync.page_changed(cb, slot, cb[cbw.STEP_COPIES] + (index << 12), va)

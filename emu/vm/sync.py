@@ -165,6 +165,26 @@ def sync_slot(cb: object, slot: int) -> int:
 
 
 @compiled
+def sync_entry(cb: object, va: int) -> None:
+    """Read the one entry of an out-of-sync table that maps an address: the shadow is about to be filled from it."""
+    if not cb[cbw.UNSYNC_COUNT]:
+        return
+    pde = walk.read_word(cb, walk.directory_entry_address(cb, va))
+    if not pde & pg.PRESENT or walk.is_large(cb, pde):
+        return
+    slot = pmap.slot_of(cb, pde >> 12)
+    place = unsync_index(cb, slot)
+    if place < 0:
+        return
+    index = va >> 12 & 0x3FF
+    at = cb[cbw.UNSYNC_COPIES] + (place << 12) + 4 * index
+    old, new = load32(at), walk.read_word(cb, slot << 12 | 4 * index)
+    if old != new:
+        store32(at, new)
+        entry_changed(cb, slot, index, old, new, 0)
+
+
+@compiled
 def end_unsync(cb: object, slot: int) -> None:
     """Trace a table's stores again; it must have just been read."""
     index = unsync_index(cb, slot)

@@ -82,6 +82,8 @@ class VirtualMachine:
         self._failure: BaseException | None = None
         self._stop: Stop | None = None
         self._wants_reset = False
+        self._is_halted = False  # HLT waits for an interrupt
+        self._poll_due = 0  # virtual time of the next look for input
         self._look_due = True  # the outside world or the board may want something before the guest goes on
         self.no_reboot = False
         settings = BoardSettings(
@@ -202,10 +204,13 @@ class VirtualMachine:
         while self._stop is None:
             if self._wants_reset or self._needs_entry:
                 self._reset()
-            else:
-                if self._look_due:
-                    self._look_outside()
-                    self._set_deadline()
+                continue
+            if self._look_due:
+                self._look_outside()
+                self._set_deadline()
+            if self._is_halted:
+                self._sleep()
+            elif self._stop is None:
                 self._enter_guest()
             if self._failure is not None:
                 raise self._failure
@@ -253,11 +258,11 @@ class VirtualMachine:
 
     def _reset(self) -> None:
         control = self.control
-        self._wants_reset = self._needs_entry = False
+        self._wants_reset = self._needs_entry = self._is_halted = False
         self.board.reset()
         reclaim.drop_ram(self.state)
         nested.set_plain(control, 0)
-        for word in (cbw.SHADOWING, cbw.STOPPED, cbw.STEPPING, cbw.PENDING_FAULT, cbw.IRQ_WAITING, cbw.MODIFIED):
+        for word in (cbw.SHADOWING, cbw.STOPPED, cbw.STEPPING, cbw.PENDING_FAULT, cbw.DUE, cbw.IRQ_WAITING, cbw.MODIFIED):
             control[word] = 0
         for word, value in (
             (cbw.GUEST_CR0, RESET_STATE.cr0),
@@ -277,6 +282,8 @@ class VirtualMachine:
 
     def _serve(self) -> None:
         """After the engine stopped: do what its reason asks."""
+        if self.control[cbw.IO_POISONED] and not self.control[cbw.PENDING_FAULT]:
+            handler.end_at_port_instruction(self.control)
         reason = int(self.control[cbw.REASON])
         self.control[cbw.REASON] = reasons.RUNNING
         self._look_due = reason != reasons.EXIT
@@ -321,25 +328,30 @@ class VirtualMachine:
     def _look_outside(self) -> None:
         """Between two slices: limit, timers, input."""
         now = int(self.control[cbw.INSNS])
+        self.board.advance()
+        if now >= self._poll_due:  # at times of the run's own, so that a pause does not move input
+            self._poll_due = now + SLICE_INSNS - now % SLICE_INSNS
+            self.flush_events()
+            if not self._input:
+                self._take_input(self.console.poll())
+        if self._input and now >= self._input_due and self.board.serial_room():
+            self.board.receive(bytes([self._input.pop(0)]))
+            self._input_due = now + INPUT_INSNS
         if self._stop is None and now - self._idle_insns >= self._limit:
             self._stop = Stop(Outcome.LIMIT)
         if self._stop is None and now >= self._pause:
             self._stop = Stop(Outcome.PAUSED)
-        self.board.advance()
-        if not self._input:
-            self._input += self.console.poll()
-        if self._input and now >= self._input_due and self.board.serial_room():
-            taken = self.board.receive(bytes(self._input[:1]))
-            del self._input[:taken]
-            self._input_due = now + INPUT_INSNS
+
+    def _take_input(self, data: bytes) -> None:
+        if data:
+            self._input += data
+            self._input_due = max(self._input_due, int(self.control[cbw.INSNS]))
 
     def _set_deadline(self) -> None:
         """Say when the block hook shall stop the guest next."""
         control = self.control
         now = int(control[cbw.INSNS])
-        deadline = min(
-            now + SLICE_INSNS - now % SLICE_INSNS, self.board.next_event(), self._limit + self._idle_insns, self._pause
-        )
+        deadline = min(self._poll_due, self.board.next_event(), self._limit + self._idle_insns, self._pause)
         if self._input and self.board.serial_room():
             deadline = min(deadline, max(self._input_due, now + 1))
         control[cbw.DEADLINE] = deadline
@@ -352,23 +364,31 @@ class VirtualMachine:
         return self._context.inject(self.board.acknowledge(), deliver.HARDWARE)
 
     def _halt(self) -> Stop | None:
-        """HLT: virtual time jumps to the next event that brings an interrupt."""
-        context, control = self._context, self.control
-        context.emit(Kind.HALT)
-        context.retire()
+        """HLT: the guest sleeps until an interrupt."""
+        self._context.emit(Kind.HALT)
+        self._context.retire()
         if not self.registers.flags & paging.EFLAGS_IF:
             return Stop(Outcome.HALTED, why=f"interrupts off at {self.registers.eip:08x}")
-        while not self.board.has_interrupt() and self._stop is None:
-            self.flush_events()
-            now, event = int(control[cbw.INSNS]), self._next_wake()
-            has_input = self.console.idle(None if event == NEVER else (event - now) / self.config.insns_per_second)
-            if event == NEVER and not has_input:
-                return Stop(Outcome.HALTED, why=f"no interrupt can come at {self.registers.eip:08x}")
-            if not has_input:
-                control[cbw.INSNS] = max(now, event)
-                self._idle_insns += max(0, event - now)
-            self._look_outside()
-        return self._stop
+        self._is_halted = True
+        return self._context.deliver_due()
+
+    def _sleep(self) -> None:
+        """One step of a HLT: virtual time jumps to the next thing that may end it."""
+        if self.board.has_interrupt() or self._stop is not None:
+            self._is_halted = self._stop is not None and not self.board.has_interrupt()
+            return
+        self.flush_events()
+        now, event = int(self.control[cbw.INSNS]), self._next_wake()
+        has_input = self.console.idle(None if event == NEVER else (event - now) / self.config.insns_per_second)
+        if has_input:
+            self._take_input(self.console.poll())
+        elif event == NEVER:
+            self._stop = Stop(Outcome.HALTED, why=f"no interrupt can come at {self.registers.eip:08x}")
+        else:
+            # No further than a pause, but then on from there: the guest cannot tell.
+            until = max(now, min(event, self._pause))
+            self.control[cbw.INSNS] = until
+            self._idle_insns += until - now
 
     def _next_wake(self) -> int:
         """Virtual time of the next thing that may end a HLT: a device's event, or input that waits for its turn."""
