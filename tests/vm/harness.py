@@ -19,11 +19,11 @@ import numpy as np
 
 from emu import events
 from emu.config import Mmu, VmConfig
-from emu.events import Kind
+from emu.events import Kind, Outcome
 from emu.machine.memory import MachineMemory
-from emu.units import MIB, PAGE_BYTES
+from emu.units import MIB, MPN, PAGE_BYTES
 from emu.vm import check, pmap
-from emu.vm.exits import Outcome, Stop
+from emu.vm.exits import Stop
 from emu.vm.state import frames_needed
 from emu.vm.vm import VirtualMachine
 
@@ -140,7 +140,8 @@ class Run:
 
     def of_kind(self, kind: Kind) -> np.ndarray:
         """The records of one kind."""
-        return self.records[self.records["kind"] == int(kind)]
+        chosen: np.ndarray = self.records[self.records["kind"] == int(kind)]
+        return chosen
 
     def ram(self) -> np.ndarray:
         """All of the guest's RAM."""
@@ -148,7 +149,7 @@ class Run:
         kinds = state.pmap[:-1] >> pmap.STATE_SHIFT & pmap.STATE_MASK
         ram = np.zeros((len(kinds), PAGE_BYTES), np.uint8)
         for ppn in np.flatnonzero(kinds == pmap.PRESENT_PAGE):
-            ram[ppn] = state.memory.frame(int(state.pmap[ppn]) & pmap.MPN_MASK)
+            ram[ppn] = state.memory.frame(MPN(int(state.pmap[ppn]) & pmap.MPN_MASK))
         return ram
 
 

@@ -11,7 +11,7 @@ import pytest
 from emu.config import VmConfig
 from emu.machine import control as cbw
 from emu.machine.memory import MachineMemory
-from emu.units import MIB, PAGE_BYTES
+from emu.units import MIB, MPN, PAGE_BYTES
 from emu.vm import pmap, walk
 from emu.vm.state import VmState, frames_needed
 from tests.vm import reference as ref
@@ -46,7 +46,7 @@ class Guest:
         return rng.getrandbits(32) & ~1 | (rng.random() < 0.85)
 
     def page(self, ppn: int) -> np.ndarray:
-        return self.memory.frame(int(self.state.pmap[ppn]) & pmap.MPN_MASK).view("<u4")
+        return self.memory.frame(MPN(int(self.state.pmap[ppn]) & pmap.MPN_MASK)).view("<u4")
 
     def read(self, pa: int) -> int:
         ppn = pa >> 12
