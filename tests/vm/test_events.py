@@ -10,7 +10,6 @@ from __future__ import annotations
 import pytest
 
 from emu.config import Mmu
-from emu.errors import BrokenInvariantError
 from emu.events import Kind, Outcome
 from tests.vm.harness import TABLE, Run, exits_with, run, run_apart, run_both
 
@@ -200,9 +199,9 @@ def test_traps_come_after_their_instruction() -> None:
         "nop",
         "movl %eax, 0x6000",
         "movl $0x380007, TABLE + 4 * 0x380",
-        pytest.param("cpuid", marks=pytest.mark.xfail(reason="carrying out an exit forgets the guest's own TF")),
-        pytest.param("movl %cr3, %eax", marks=pytest.mark.xfail(reason="as for CPUID")),
-        pytest.param("rdtsc", marks=pytest.mark.xfail(reason="as for CPUID")),
+        "cpuid",
+        "movl %cr3, %eax",
+        "rdtsc",
     ],
 )
 def test_single_step(insn: str) -> None:
@@ -248,10 +247,6 @@ def test_int_n_obeys_the_gate_s_privilege() -> None:
     assert [note.cs for note in run.notes] == [CODE0, CODE3]
 
 
-INT_N = pytest.mark.xfail(reason="a fault while INT n is delivered gives the address after the INT n, not its own")
-
-
-@INT_N
 def test_int_n_denied_by_the_gate_s_privilege() -> None:
     run = run_both(
         """
@@ -284,7 +279,6 @@ def test_a_fault_after_int_n_is_at_its_own_address() -> None:
     assert run.notes[1].eip == run.label("fault")
 
 
-@INT_N
 def test_idt_limit() -> None:
     run = run_both("""
     test:
@@ -299,7 +293,6 @@ def test_idt_limit() -> None:
     assert [(note.vector, note.error, note.eip) for note in run.notes] == [(GP, 0x40 * 8 + 2, run.label("fault"))]
 
 
-@INT_N
 def test_gate_not_present() -> None:
     run = run_both("""
     test:
@@ -699,7 +692,6 @@ def test_programming_the_timer_is_no_tick() -> None:
     assert run.notes == []
 
 
-@pytest.mark.xfail(reason="the block that has the OUT runs to its end")
 def test_nothing_after_the_exit_port_has_effect() -> None:
     run = run_both("""
     test:
@@ -1002,7 +994,6 @@ def test_a_table_linked_while_out_of_sync() -> None:
     assert [run.word(at) for at in (0x6000, 0x6004, 0x6008)] == [0xBBBB, 0xAAAA, 0xAAAA]
 
 
-@pytest.mark.xfail(reason="filling an entry from an out-of-sync table leaves its kept copy old: a change back goes unseen")
 @pytest.mark.parametrize("old", ["0", "0x300067"], ids=["absent", "elsewhere"])
 @pytest.mark.parametrize("flush", ["invlpg 0x400000", "movl %cr3, %eax; movl %eax, %cr3"], ids=["invlpg", "cr3"])
 def test_an_entry_that_changes_and_changes_back_while_out_of_sync(old: str, flush: str) -> None:
@@ -1302,7 +1293,6 @@ test:
     movl %eax, %cr3
     EXIT 1
 """
-CRASH = pytest.mark.xfail(reason="the engine crashes when it sets A or D in a guest table that a nested entry write-protects")
 
 
 def test_page_tables_in_rom() -> None:
@@ -1327,7 +1317,7 @@ def test_a_directory_in_absent_memory() -> None:
 
 @pytest.mark.parametrize(
     "source",
-    [pytest.param(TABLES_IN_ROM, marks=CRASH), TABLE_IN_ABSENT_MEMORY],
+    [TABLES_IN_ROM, TABLE_IN_ABSENT_MEMORY],
     ids=["rom", "absent"],
 )
 def test_odd_page_tables_under_nested_paging(source: str) -> None:
@@ -1378,9 +1368,6 @@ def test_stores_to_rom_and_absent_memory_have_no_effect(paging: str) -> None:
     assert run.stop == exits_with(1)
 
 
-@pytest.mark.xfail(
-    reason="the page opened for the store is NX, so its own instruction can never run", raises=BrokenInvariantError
-)
 @mmus
 @pytest.mark.parametrize("paging", ["", "PAGING"])
 def test_a_store_to_the_rom_page_that_it_is_in(mmu: Mmu, paging: str) -> None:
@@ -1398,7 +1385,6 @@ def test_a_store_to_the_rom_page_that_it_is_in(mmu: Mmu, paging: str) -> None:
     assert ended.word(ended.label("victim")) == 0xFEDCBA98
 
 
-@pytest.mark.xfail(reason="instructions of a page that is code and a page table are not all counted under shadow paging")
 def test_code_in_a_page_table_that_stores_to_its_own_page() -> None:
     """The page's first half is entries, at 800 is code."""
     run = run_both("""
