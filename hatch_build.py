@@ -34,7 +34,7 @@ def build_images(root: Path) -> None:
     guests.build(scratch)
     load_script(root / "firmware" / "build.py").build(scratch)
     index = [{"name": guest.name, "description": guest.description} for guest in guests.guests()]
-    (scratch / "guests.json").write_text(json.dumps(index, indent=1) + "\n")
+    (scratch / "guests.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     scratch.rename(target)
 

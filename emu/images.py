@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The guests and the boot ROM that come with emu, as files beside the package's modules (made when it is built)."""
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ class GuestInfo:
 
 
 def _missing() -> EmuError:
-    return EmuError(f"the guests were not built: {FOLDER} is missing; install the package again, or use scripts/emu")
+    return EmuError(f"{FOLDER}: guests or boot ROM missing, since emu was not built; install it again, or use scripts/emu")
 
 
 def guests() -> list[GuestInfo]:
     """All guests, in the order of guests.toml; raises EmuError when the package was not built."""
     try:
-        entries = json.loads((FOLDER / INDEX).read_text())
+        entries = json.loads((FOLDER / INDEX).read_text(encoding="utf-8"))
     except OSError as error:
         raise _missing() from error
     return [GuestInfo(entry["name"], entry["description"], FOLDER / f"{entry['name']}.elf") for entry in entries]
