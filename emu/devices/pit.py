@@ -25,6 +25,7 @@ PORT_COMMAND, PORT_GATE = 0x43, 0x61
 LATCH, LOW_BYTE, HIGH_BYTE, BOTH_BYTES = 0, 1, 2, 3
 READ_BACK = 3
 TRIGGERED_MODES, PERIODIC_MODES = (1, 5), (2, 3)
+SHORTEST_PERIOD = 2  # the data sheet forbids a count of 1 in the periodic modes; it counts as this
 GATE_2, SPEAKER, REFRESH, OUTPUT_2 = 0x01, 0x02, 0x10, 0x20
 
 
@@ -121,7 +122,8 @@ class Counter:
         raw = byte << 8 if self._access == HIGH_BYTE else byte
         if self._low_byte is not None:
             raw, self._low_byte = self._low_byte | byte << 8, None
-        self._written = from_bcd(raw) or 10_000 if self._bcd else raw or 0x1_0000
+        count = from_bcd(raw) or 10_000 if self._bcd else raw or 0x1_0000
+        self._written = max(count, SHORTEST_PERIOD) if self.mode in PERIODIC_MODES else count
         self._take_over(tick)
 
     def _take_over(self, tick: int) -> None:

@@ -39,7 +39,6 @@ ALL_INTERCEPTS = (
     | vmcb.INTERCEPT_RDTSC
     | vmcb.INTERCEPT_CPUID
     | vmcb.INTERCEPT_RSM
-    | vmcb.INTERCEPT_INVD
     | vmcb.INTERCEPT_HLT
     | vmcb.INTERCEPT_INVLPG
     | vmcb.INTERCEPT_INVLPGA

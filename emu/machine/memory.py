@@ -126,7 +126,7 @@ class FrameTable:
 
     def give(self, frames: np.ndarray) -> None:
         """Put frames back on the free list."""
-        if np.any(self.records["use"][frames] == FrameUse.FREE):
+        if len(np.unique(frames)) != len(frames) or np.any(self.records["use"][frames] == FrameUse.FREE):
             msg = "a frame was released twice"
             raise BrokenInvariantError(msg)
         self.records[frames] = np.zeros((), FRAME)

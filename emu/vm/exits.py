@@ -134,12 +134,6 @@ def _signed(value: int) -> int:
     return (value + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
-def on_invd(context: ExitContext) -> Stop | None:
-    """INVD: there is no cache to invalidate."""
-    context.retire()
-    return None
-
-
 def on_absent_instruction(context: ExitContext) -> Stop | None:
     """An instruction that the guest's processor does not have."""
     return context.fault(deliver.UD)
@@ -183,7 +177,6 @@ def on_task_switch(context: ExitContext) -> Stop:
 EXITS: dict[int, Handler] = {
     vmcb.EXIT_CPUID: on_cpuid,
     vmcb.EXIT_MSR: on_msr,
-    vmcb.EXIT_INVD: on_invd,
     vmcb.EXIT_RDPMC: on_denied_instruction,
     vmcb.EXIT_RSM: on_absent_instruction,
     vmcb.EXIT_INVLPGA: on_absent_instruction,

@@ -113,7 +113,7 @@ def on_exception_exit(cb: object, vector: int) -> None:
     if vector == deliver.DB and cb[cbw.STEPPING]:
         step.clear_single_step_status(cb)
         traced = cb[cbw.STEP_TRAP]
-        cb[cbw.INSNS] = cb[cbw.STEP_TIME] + 1  # one retired, even if EIP stands where it was (REP)
+        step.retired(cb)
         step.finish(cb)
         if not traced:
             return

@@ -16,13 +16,15 @@ from emu.events import Kind
 from emu.machine import control as cbw
 from emu.machine import env
 from emu.machine import paging as pg
-from emu.machine.native import compiled, load64, store64
-from emu.vm import code, nested, pmap, rows, shadow, sync
+from emu.machine.decode import MAX_LENGTH, REP, REPNE, skip_prefixes
+from emu.machine.native import compiled, load8, load64, store64
+from emu.vm import access, code, nested, pmap, rows, shadow, sync
 from emu.vm import step_records as rec
 from emu.vm.record import emit
 
 _DISCARDED = int(Kind.DISCARDED_WRITE)
 DR6_SINGLE_STEP = 1 << 14
+MOVS, STOS, INS = 0xA4, 0xAA, 0x6C  # opcodes of the byte forms
 
 
 @compiled
@@ -31,8 +33,34 @@ def begin(cb: object) -> None:
     at = cb[cbw.ENV] + env.EFLAGS
     cb[cbw.STEP_TRAP] = load64(at) & pg.EFLAGS_TF
     cb[cbw.STEP_TIME] = cb[cbw.INSNS]
+    cb[cbw.STEP_START] = load64(cb[cbw.ENV] + env.EIP)
+    cb[cbw.STEP_REPEATS] = 1 if is_repeated_store(cb) else 0
     store64(at, load64(at) | pg.EFLAGS_TF)
     cb[cbw.MODIFIED] = 1
+
+
+@compiled
+def is_repeated_store(cb: object) -> bool:
+    """Whether the instruction at RIP is MOVS, STOS or INS with a REP prefix."""
+    regs = cb[cbw.ENV]
+    pc = load64(regs + env.CS + env.BASE) + load64(regs + env.EIP) & 0xFFFF_FFFF
+    size = access.fetch(cb, pc, cb[cbw.INSN_AT], MAX_LENGTH)
+    count, prefixes = skip_prefixes(cb[cbw.INSN_AT], size)
+    if count >= size or not prefixes & (REP | REPNE):
+        return False
+    opcode = load8(cb[cbw.INSN_AT] + count) & ~1  # byte or word
+    return opcode == MOVS or opcode == STOS or opcode == INS
+
+
+@compiled
+def retired(cb: object) -> None:
+    """Count the instruction that was stepped.
+
+    A repeated store counts once an iteration and, when it leaves, once more: untraced, the engine enters it again for that.
+    """
+    cb[cbw.INSNS] = cb[cbw.STEP_TIME] + 1
+    if cb[cbw.STEP_REPEATS] and load64(cb[cbw.ENV] + env.EIP) != cb[cbw.STEP_START]:
+        cb[cbw.INSNS] += 1
 
 
 @compiled

@@ -36,9 +36,7 @@ TAIL = bytes([0x25, *range(0x41, 0x54)])  # a SIB without base register, then di
 CODE_AT = 0x1000  # guest address in the engine
 ENGINE_BYTES = 0x20_0000
 UNKNOWN_SIZE = 0xF1F1F1F1  # what the engine's hook gets for an instruction that it refuses
-REGISTERS = tuple(
-    getattr(x86_const, f"UC_X86_REG_{name}") for name in ("EAX", "ECX", "EDX", "EBX", "ESP", "EBP", "ESI", "EDI")
-)
+REGISTERS = tuple(getattr(x86_const, f"UC_X86_REG_{name}") for name in ("EAX", "ECX", "EDX", "EBX", "ESP", "EBP", "ESI", "EDI"))
 
 
 class GuardedPage:
@@ -138,8 +136,7 @@ def test_vex_encoded_opcodes_are_as_long_as_capstone_says(page: GuardedPage) -> 
 def test_random_bytes_are_as_long_as_capstone_says(page: GuardedPage, mode: int) -> None:
     rng = random.Random(mode)
     codes = (
-        bytes(rng.choices(PREFIX_BYTES, k=rng.choice((0, 0, 1, 3)))) + rng.randbytes(rng.randrange(12, 20))
-        for _ in range(20_000)
+        bytes(rng.choices(PREFIX_BYTES, k=rng.choice((0, 0, 1, 3)))) + rng.randbytes(rng.randrange(12, 20)) for _ in range(20_000)
     )
     assert disagreements(page, mode, codes) == []
 
@@ -277,9 +274,7 @@ def test_guest_kernels_have_as_many_instructions_as_capstone_counts(guests: list
     assert counted > 5_000
 
 
-def test_blocks_of_guest_kernels_have_as_many_instructions_as_the_engine_runs(
-    guests: list[bytes], page: GuardedPage
-) -> None:
+def test_blocks_of_guest_kernels_have_as_many_instructions_as_the_engine_runs(guests: list[bytes], page: GuardedPage) -> None:
     compared = 0
     for elf in guests:
         engine = Engine(32, run=True)
@@ -300,10 +295,7 @@ def test_blocks_of_guest_kernels_have_as_many_instructions_as_the_engine_runs(
 @pytest.mark.parametrize("mode", MODES)
 def test_a_straight_line_has_as_many_instructions_as_the_engine_runs(page: GuardedPage, mode: int) -> None:
     rng = random.Random(mode)
-    pool = [
-        bytes.fromhex(code)
-        for code in ("90", "40", "01d8", "6601d8", "b001", "f6c301", "f7c3", "f7db", "0fb6c3", "0fafc3")
-    ]
+    pool = [bytes.fromhex(code) for code in ("90", "40", "01d8", "6601d8", "b001", "f6c301", "f7c3", "f7db", "0fb6c3", "0fafc3")]
     pool[6] += bytes(mode // 8)
     pool += [b"\x05" + bytes(mode // 8), b"\x66\x05" + bytes((48 - mode) // 8), b"\x8d\x40\x01", b"\x0f\xba\xe0\x03"]
     engine = Engine(mode, run=True)

@@ -92,7 +92,6 @@ def test_releasing_twice_is_noticed() -> None:
     memory.frames.check()
 
 
-@pytest.mark.xfail(reason="a frame that stands twice in one request is put on the free list twice, without a word")
 def test_releasing_a_frame_twice_at_once_is_noticed() -> None:
     memory = MachineMemory(4 * MIB)
     frames = memory.allocate(1, 1, FrameUse.GUEST)

@@ -796,7 +796,6 @@ def test_locked_exchange_on_a_page_table() -> None:
     assert run.word(TABLE + 4 * 0x3F1) == 0x3F1008
 
 
-@pytest.mark.xfail(reason="an iteration of REP that is stepped under shadow paging is not counted as retired")
 def test_string_copy_into_a_page_table() -> None:
     """REP MOVS of 64 entries: pages 300..33F become 340..37F."""
     run = run_both("""
