@@ -1,89 +1,231 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The wheel carries the guests and needs no compiler; the source archive carries what a wheel is built from."""
+"""The distribution: what is in it, that it can be made again byte for byte, that it runs elsewhere; and the set-up script.
+
+Nothing here uses the network: builds find the backend and the compiler in the running environment, and the environment
+that a wheel is installed into finds the dependencies there.
+"""
 
 from __future__ import annotations
 
+import ast
+import configparser
+import email
 import os
+import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
+import tomllib
 import zipfile
+from email.message import Message
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
-from emu import images
+import emu
 
 ROOT = Path(__file__).resolve().parent.parent
-IMAGES = {f"emu/images/{name}" for name in ("firmware.rom", "guests.json")}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+NAME = f"emu_vmm-{emu.__version__}"
+INFO = f"{NAME}.dist-info"
+GUESTS = [guest["name"] for guest in tomllib.loads((ROOT / "guests" / "guests.toml").read_text(encoding="utf-8"))["guest"]]
+INTERPRETED = {".py", ".elf", ".rom", ".json", ""}  # suffixes in a wheel; licence and metadata have none
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The source archive of the checkout, unpacked: building there leaves the checkout's own images alone."""
-    folder = tmp_path_factory.mktemp("sdist")
-    build("--sdist", ROOT, folder)
-    (archive,) = folder.glob("*.tar.gz")
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
-    (unpacked,) = (item for item in folder.iterdir() if item.is_dir())
-    return unpacked
-
-
-@pytest.fixture(scope="module")
-def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    build("--wheel", source, folder)
-    (built,) = folder.glob("*.whl")
-    return built
-
-
-def build(kind: str, project: Path, into: Path) -> None:
-    command = [sys.executable, "-m", "build", kind, "--no-isolation", "--outdir", str(into), str(project)]
+def distribution(kind: str, source: Path, out: Path) -> Path:
+    """What `python -m build` makes of `source`, in `out`."""
+    command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", str(out), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    (made,) = out.iterdir()
+    return made
 
 
-def names(wheel: Path) -> set[str]:
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return distribution("sdist", ROOT, tmp_path_factory.mktemp("sdist"))
+
+
+def wheel_of(sdist: Path, folder: Path) -> Path:
+    """A wheel from a source distribution unpacked in `folder`: the checkout's own images stay as they are."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    return distribution("wheel", folder / NAME, folder / "dist")
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return wheel_of(sdist, tmp_path_factory.mktemp("wheel"))
+
+
+def names_in(wheel: Path) -> set[str]:
     with zipfile.ZipFile(wheel) as archive:
         return set(archive.namelist())
 
 
-def test_source_archive_has_what_the_wheel_is_built_from(source: Path) -> None:
-    wanted = ("guests/bench.c", "guests/lib/kernel.ld", "firmware/reset.S", "hatch_build.py", "scripts/emu", "LICENSE")
-    assert [name for name in wanted if not (source / name).exists()] == []
-    assert not (source / "emu" / "images").exists(), "built files are not part of the sources"
-
-
-def test_wheel_is_for_any_machine_and_has_the_guests(wheel: Path) -> None:
-    assert wheel.name.endswith("-py3-none-any.whl")
-    guests = {f"emu/images/{info.path.name}" for info in images.guests()}
-    assert names(wheel) >= guests | IMAGES
-    assert not [name for name in names(wheel) if name.endswith((".c", ".S", ".h", ".ld"))]
-
-
-def test_wheel_is_the_same_twice(wheel: Path, source: Path, tmp_path: Path) -> None:
-    build("--wheel", source, tmp_path)
-    (again,) = tmp_path.glob("*.whl")
-    assert again.read_bytes() == wheel.read_bytes()
-
-
-def test_guests_of_the_wheel_are_found_from_another_folder(wheel: Path, tmp_path: Path) -> None:
-    """Unpacked beside this environment's dependencies: nothing but the wheel's own files can answer."""
-    installed = tmp_path / "site"
+def read_from(wheel: Path, name: str) -> str:
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(installed)
-    environment = os.environ | {"PYTHONPATH": str(installed)}
-    command = [sys.executable, "-m", "emu", "guests"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        return archive.read(name).decode()
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel: Path) -> Message:
+    return email.message_from_string(read_from(wheel, f"{INFO}/METADATA"))
+
+
+def modules() -> set[str]:
+    return {path.relative_to(ROOT).as_posix() for path in (ROOT / "emu").rglob("*.py")}
+
+
+def test_sdist_has_all_sources_and_nothing_built(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        names = {name.removeprefix(f"{NAME}/") for name in archive.getnames()}
+    wanted = {"pyproject.toml", "hatch_build.py", "LICENSE", "README.md", "CHANGELOG.md", ".ci/run"}
+    wanted |= {"scripts/emu", "scripts/test", "scripts/setup", "scripts/setup.py", "docs/architecture.md"}
+    wanted |= {"guests/guests.toml", "guests/build.py", "guests/lib/kernel.ld", "firmware/build.py", "firmware/reset.S"}
+    wanted |= modules() | {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py")}
+    assert not wanted - names
+    assert not [name for name in names if name.startswith(("emu/images/", ".venv")) or "__pycache__" in name]
+
+
+def test_wheel_is_for_every_machine(wheel: Path) -> None:
+    assert wheel.name == f"{NAME}-py3-none-any.whl"
+    header = email.message_from_string(read_from(wheel, f"{INFO}/WHEEL"))
+    assert (header["Root-Is-Purelib"], header.get_all("Tag")) == ("true", ["py3-none-any"])
+
+
+def test_wheel_has_the_package_the_guests_and_the_rom(wheel: Path) -> None:
+    images = {f"emu/images/{name}.elf" for name in GUESTS} | {"emu/images/firmware.rom", "emu/images/guests.json"}
+    assert {name for name in names_in(wheel) if name.startswith("emu/")} == modules() | images
+
+
+def test_wheel_has_no_sources_to_compile(wheel: Path) -> None:
+    names = names_in(wheel)
+    assert {name.partition("/")[0] for name in names} == {"emu", INFO}
+    assert {Path(name).suffix for name in names if not name.startswith(INFO)} <= INTERPRETED
+
+
+def test_wheel_names_command_version_and_licence(wheel: Path, metadata: Message) -> None:
+    scripts = configparser.ConfigParser()
+    scripts.read_string(read_from(wheel, f"{INFO}/entry_points.txt"))
+    assert dict(scripts["console_scripts"]) == PROJECT["project"]["scripts"]
+    assert (metadata["Name"], metadata["Version"]) == ("emu-vmm", emu.__version__)
+    assert (metadata["License-Expression"], metadata["License-File"]) == ("GPL-2.0-or-later", "LICENSE")
+    assert "GNU GENERAL PUBLIC LICENSE" in read_from(wheel, f"{INFO}/licenses/LICENSE")
+
+
+def test_command_is_a_function_that_exists() -> None:
+    module, _, function = PROJECT["project"]["scripts"]["emu"].partition(":")
+    assert callable(getattr(__import__(module, fromlist=[function]), function))
+
+
+def test_wheel_is_the_same_when_built_elsewhere(sdist: Path, wheel: Path, tmp_path: Path) -> None:
+    assert wheel_of(sdist, tmp_path / "somewhere else").read_bytes() == wheel.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of an environment with the wheel and, through a path file, the dependencies of this one.
+
+    The path files of the added folder are not read, so that an editable emu in it is not found.
+    """
+    folder = tmp_path_factory.mktemp("installed") / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    python = folder / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "install", "--quiet"]
+    subprocess.run([*pip, "--no-deps", "--no-index", str(wheel)], check=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (packages / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n", encoding="utf-8")
+    return folder / "bin"
+
+
+def run_installed(program: Path, *arguments: str) -> str:
+    """Standard output of a program that has neither the checkout nor a compiler at hand."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")} | {"PATH": "/nowhere"}
+    done = subprocess.run([program, *arguments], cwd=program.parent, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert [line.split()[0] for line in done.stdout.splitlines()] == [info.name for info in images.guests()]
-    where = [sys.executable, "-c", "import emu; print(emu.__file__)"]
-    found = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert found.stdout.startswith(str(installed))
+    return done.stdout
 
 
-def test_entry_point(wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        (entry,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
-        assert "emu = emu.cli:run" in archive.read(entry).decode()
+def test_installed_wheel_lists_its_guests(installed: Path) -> None:
+    lines = run_installed(installed / "emu", "guests").splitlines()
+    assert [line.split()[0] for line in lines] == GUESTS
+
+
+def test_installed_wheel_uses_its_own_files(installed: Path) -> None:
+    code = "import emu.images as i; print(*[i.__file__, *(g.path for g in i.guests())], len(i.firmware()), sep='\\n')"
+    *files, rom_bytes = run_installed(installed / "python", "-c", code).splitlines()
+    assert rom_bytes == str(0x1_0000)
+    assert len(files) == 1 + len(GUESTS)
+    for file in files:
+        assert Path(file).is_relative_to(installed.parent)
+
+
+def distribution_name(requirement: str) -> str:
+    found = re.match(r"[A-Za-z0-9_-]+", requirement)
+    assert found
+    return found[0].lower()
+
+
+def imported() -> set[str]:
+    """Top-level names that the package imports, but for its own and the standard library's."""
+    found: set[str] = set()
+    for module in modules():
+        for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found - {"emu"} - sys.stdlib_module_names
+
+
+def test_dependencies_are_what_is_imported() -> None:
+    owners = packages_distributions()
+    needed = {owners[name][0].lower() for name in imported()}
+    assert needed == {distribution_name(requirement) for requirement in PROJECT["project"]["dependencies"]}
+
+
+def test_the_compiler_is_pinned_alike_everywhere() -> None:
+    lists = [PROJECT["build-system"]["requires"], *PROJECT["project"]["optional-dependencies"].values()]
+    pins = {requirement for each in lists for requirement in each if distribution_name(requirement) == "ziglang"}
+    assert len(pins) == 1
+    assert re.fullmatch(r"ziglang==[0-9.]+", pins.pop())
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """As much of a checkout as the set-up looks at before it installs anything."""
+    shutil.copytree(ROOT / "scripts", tmp_path / "checkout" / "scripts")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path / "checkout")
+    return tmp_path / "checkout"
+
+
+def test_set_up_leaves_a_strange_environment_alone(checkout: Path) -> None:
+    (checkout / ".venv").mkdir()
+    (checkout / ".venv" / "precious").touch()
+    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}  # a python3 that is new enough
+    done = subprocess.run([checkout / "scripts" / "emu"], env=os.environ | path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"emu: {checkout / '.venv'} was not made by scripts/setup: remove or rename it\n"
+    assert [path.name for path in (checkout / ".venv").iterdir()] == ["precious"]
+
+
+def test_set_up_without_python_is_one_line(checkout: Path) -> None:
+    tools = checkout / "tools"
+    tools.mkdir()
+    for tool in ("sh", "dirname"):
+        (tools / tool).symlink_to(shutil.which(tool) or tool)
+    done = subprocess.run([checkout / "scripts" / "emu"], env={"PATH": str(tools)}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "emu: there is no python3: Python 3.11 or later is needed\n")
+
+
+def test_set_up_can_be_read_by_a_python_that_is_too_old() -> None:
+    ast.parse((ROOT / "scripts" / "setup.py").read_text(encoding="utf-8"), feature_version=(3, 6))
+
+
+def test_scripts_can_be_executed() -> None:
+    for script in ("scripts/emu", "scripts/test", "scripts/setup", ".ci/run"):
+        assert os.access(ROOT / script, os.X_OK), script
