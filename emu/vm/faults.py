@@ -13,7 +13,7 @@ from emu.machine import paging as pg
 from emu.machine.native import compiled, load64
 from emu.vm import code, nested, pmap, rows, shadow, step, walk
 from emu.vm import step_records as rec
-from emu.vm.record import emit
+from emu.vm.record import count, emit, is_recorded
 
 SERVED = 0  # go on at the same instruction
 TRUE_FAULT = 1  # the guest's tables ask for a fault; EXIT_INFO has the address, FAULT_CODE the code
@@ -74,14 +74,18 @@ def on_shadow_fault(cb: object, va: int, seen: int) -> int:
         return NO_FRAME
     if write and not rows.may_write(cb, slot) and not make_room_to_store(cb, va, slot, access):
         shadow.fill(cb, va, slot, large, access)
-    record_fill(cb, va, ppn, slot, seen, old, load64(shadow.find_leaf(cb, va)))
+    record_fill(cb, va, ppn, slot, seen, old)
     return SERVED
 
 
 @compiled
-def record_fill(cb: object, va: int, ppn: int, slot: int, seen: int, old: int, new: int) -> None:
+def record_fill(cb: object, va: int, ppn: int, slot: int, seen: int, old: int) -> None:
     """One record for a hidden fault; `seen` has NESTED_FAULT if `va` is a guest-physical address."""
-    emit(cb, _HIDDEN, seen, va, ppn, pmap.entry(cb, slot) & pmap.MPN_MASK, old, new)
+    if not is_recorded(cb, _HIDDEN):
+        count(cb, _HIDDEN)
+        return
+    at = nested.leaf_address(cb, ppn, False) if seen & NESTED_FAULT else shadow.find_leaf(cb, va)
+    emit(cb, _HIDDEN, seen, va, ppn, pmap.entry(cb, slot) & pmap.MPN_MASK, old, load64(at))
 
 
 @compiled
@@ -101,5 +105,5 @@ def on_nested_fault(cb: object, pa: int, seen: int) -> int:
     if write and not new & pg.WRITABLE and not make_room_to_store(cb, pa, slot, pg.USER | pg.WRITABLE):
         nested.fill(cb, ppn, slot)
     cb[cbw.HIDDEN_NESTED] += 1
-    record_fill(cb, pa, ppn, slot, seen | NESTED_FAULT, old, load64(nested.leaf_address(cb, ppn, False)))
+    record_fill(cb, pa, ppn, slot, seen | NESTED_FAULT, old)
     return SERVED

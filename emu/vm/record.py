@@ -31,10 +31,16 @@ def now(cb: object) -> int:
 
 
 @compiled
+def is_recorded(cb: object, kind: int) -> bool:
+    """Whether events of a kind are recorded, or only counted."""
+    return cb[cbw.EVENT_SELECTION] >> kind & 1 != 0
+
+
+@compiled
 def emit(cb: object, kind: int, info: int, va: int, ppn: int, mpn: int, old: int, new: int) -> None:
     """Count an event and, if its kind is selected, record it with the guest instruction at RIP."""
     count(cb, kind)
-    if not cb[cbw.EVENT_SELECTION] >> kind & 1:
+    if not is_recorded(cb, kind):
         return
     number = cb[cbw.EVENT_COUNT]
     cb[cbw.EVENT_COUNT] = number + 1
