@@ -44,6 +44,7 @@ def stop(cb: object, reason: int) -> None:
 def fetch_instruction(cb: object) -> None:
     """Copy the instruction bytes at RIP to INSN_AT."""
     regs = cb[cbw.ENV]
+    cb[cbw.EVENT_RIP] = load64(regs + env.EIP)
     pc = load64(regs + env.CS + env.BASE) + load64(regs + env.EIP) & 0xFFFF_FFFF
     cb[cbw.INSN_BYTES] = access.fetch(cb, pc, cb[cbw.INSN_AT], MAX_INSN)
 
@@ -113,8 +114,9 @@ def on_exception_exit(cb: object, vector: int) -> None:
     if vector == deliver.DB and cb[cbw.STEPPING]:
         step.clear_single_step_status(cb)
         traced = cb[cbw.STEP_TRAP]
-        step.retired(cb)
+        step.blame(cb)
         step.finish(cb)
+        step.retired(cb)
         if not traced:
             return
     error = load32(cb[cbw.ERROR_CODE]) & 0xFFFF if deliver.HAS_ERROR_CODE >> vector & 1 else 0
@@ -231,6 +233,7 @@ def serve_exit(cb: object, number: int) -> None:
         if number < vmcb.EXIT_BASE:
             step_back_over_int(cb)
         clock.leave_block(cb)
+    cb[cbw.EVENT_RIP] = load64(cb[cbw.ENV] + env.EIP)
     needs_bytes = cb[cbw.EVENT_INSNS] or (number >= vmcb.EXIT_BASE and number < vmcb.EXIT_EXCEPTION)
     if needs_bytes or number == vmcb.EXIT_INVLPG or number == vmcb.EXIT_RDTSC:
         fetch_instruction(cb)
@@ -327,6 +330,7 @@ def begin_port(cb: object, port: int, size: int) -> bool:
         return False
     clock.save_context(cb)
     cb[cbw.IO_NOW] = clock.now_in_block(cb)
+    cb[cbw.EVENT_RIP] = load64(cb[cbw.ENV] + env.EIP)
     if cb[cbw.EVENT_INSNS]:
         fetch_instruction(cb)
     denied = port_is_denied(cb, port, size)

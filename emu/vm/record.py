@@ -38,7 +38,7 @@ def is_recorded(cb: object, kind: int) -> bool:
 
 @compiled
 def emit(cb: object, kind: int, info: int, va: int, ppn: int, mpn: int, old: int, new: int) -> None:
-    """Count an event and, if its kind is selected, record it with the guest instruction at RIP."""
+    """Count an event and, if its kind is selected, record it with the guest instruction that caused it."""
     count(cb, kind)
     if not is_recorded(cb, kind):
         return
@@ -51,8 +51,7 @@ def emit(cb: object, kind: int, info: int, va: int, ppn: int, mpn: int, old: int
     store64(at + 24, (ppn & NOWHERE) | (mpn & NOWHERE) << 32)
     store64(at + 32, old)
     store64(at + 40, new)
-    rip = load64(cb[cbw.ENV] + env.EIP)
-    store64(at + 48, rip)
+    store64(at + 48, cb[cbw.EVENT_RIP])
     store64(at + 56, 0)
     store64(at + 64, 0)
     if cb[cbw.EVENT_INSNS]:
@@ -61,7 +60,7 @@ def emit(cb: object, kind: int, info: int, va: int, ppn: int, mpn: int, old: int
 
 @compiled
 def copy_instruction(cb: object, at: int) -> None:
-    """The bytes at RIP, as last fetched into the block under way, into a record."""
+    """The bytes of that instruction, as fetched at the exit, into a record."""
     length = cb[cbw.INSN_BYTES]
     for byte in range(length):
         store8(at + byte, load8(cb[cbw.INSN_AT] + byte))

@@ -24,6 +24,7 @@ from emu.vm.record import emit
 
 _DISCARDED = int(Kind.DISCARDED_WRITE)
 DR6_SINGLE_STEP = 1 << 14
+KEPT_AT = 32  # behind INSN_AT
 MOVS, STOS, INS = 0xA4, 0xAA, 0x6C  # opcodes of the byte forms
 
 
@@ -35,6 +36,8 @@ def begin(cb: object) -> None:
     cb[cbw.STEP_TIME] = cb[cbw.INSNS]
     cb[cbw.STEP_START] = load64(cb[cbw.ENV] + env.EIP)
     cb[cbw.STEP_REPEATS] = 1 if is_repeated_store(cb) else 0
+    for word in range(2):
+        store64(kept_instruction(cb) + 8 * word, load64(cb[cbw.INSN_AT] + 8 * word))
     store64(at, load64(at) | pg.EFLAGS_TF)
     cb[cbw.MODIFIED] = 1
 
@@ -50,6 +53,22 @@ def is_repeated_store(cb: object) -> bool:
         return False
     opcode = load8(cb[cbw.INSN_AT] + count) & ~1  # byte or word
     return opcode == MOVS or opcode == STOS or opcode == INS
+
+
+@compiled
+def kept_instruction(cb: object) -> int:
+    """Host address of the bytes of the instruction that is stepped."""
+    return cb[cbw.INSN_AT] + KEPT_AT
+
+
+@compiled
+def blame(cb: object) -> None:
+    """Events are about the instruction that was stepped, not about the one behind it."""
+    cb[cbw.EVENT_RIP] = cb[cbw.STEP_START]
+    cb[cbw.INSNS] = cb[cbw.STEP_TIME]
+    for word in range(2):
+        store64(cb[cbw.INSN_AT] + 8 * word, load64(kept_instruction(cb) + 8 * word))
+    cb[cbw.INSN_BYTES] = MAX_LENGTH
 
 
 @compiled
