@@ -18,13 +18,10 @@ NOWHERE = 0  # no host address: the page takes no stores
 @compiled
 def load_byte(cb: object, pa: int) -> int:
     """A byte of guest-physical memory; absent memory reads as ones."""
-    word = pmap.entry(cb, pmap.slot_of(cb, pa >> 12))
-    state = pmap.state(word)
-    if state == pmap.ABSENT:
-        return ONES8
-    if state == pmap.UNALLOCATED:
+    at = pmap.address_to_read(cb, pa)
+    if at == pmap.READS_ZERO:
         return 0
-    return load8(pmap.frame_address(cb, word & pmap.MPN_MASK) + (pa & 0xFFF))
+    return ONES8 if at == pmap.READS_ONES else load8(at)
 
 
 @compiled

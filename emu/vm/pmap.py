@@ -24,6 +24,7 @@ STATE_NAMES = ("unallocated", "present", "rom", "absent")
 STATE_SHIFT = 32
 STATE_MASK = 0xF
 MPN_MASK = 0xFFFF_FFFF
+READS_ONES, READS_ZERO = 0, -1  # in place of a host address
 EXECUTED = 1 << 36  # the engine may hold code translated from the frame
 MIXED = 1 << 37  # code and data take turns too often: mapped writable and executable at once
 FLIPS_SHIFT = 40  # how often the page changed between code and data
@@ -111,6 +112,17 @@ def take_table_frame(cb: object) -> int:
 def frame_address(cb: object, mpn: int) -> int:
     """Host address of a frame."""
     return cb[cbw.MEMORY] + (mpn << 12)
+
+
+@compiled
+def address_to_read(cb: object, pa: int) -> int:
+    """Host address of a byte of guest-physical memory; READS_ONES for absent memory, READS_ZERO for untouched RAM."""
+    word = entry(cb, slot_of(cb, pa >> 12))
+    if state(word) == ABSENT:
+        return READS_ONES
+    if state(word) == UNALLOCATED:
+        return READS_ZERO
+    return frame_address(cb, word & MPN_MASK) + (pa & 0xFFF)
 
 
 @compiled

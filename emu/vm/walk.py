@@ -20,13 +20,10 @@ LARGE_DIRECTORY_SHIFT = 22
 @compiled
 def read_word(cb: object, pa: int) -> int:
     """The 32-bit word of guest-physical memory at `pa` (aligned): absent memory reads as ones, untouched RAM as zero."""
-    word = pmap.entry(cb, pmap.slot_of(cb, pa >> 12))
-    state = pmap.state(word)
-    if state == pmap.ABSENT:
-        return ONES32
-    if state == pmap.UNALLOCATED:
+    at = pmap.address_to_read(cb, pa & ~3)
+    if at == pmap.READS_ZERO:
         return 0
-    return load32(pmap.frame_address(cb, word & pmap.MPN_MASK) + (pa & 0xFFC))
+    return ONES32 if at == pmap.READS_ONES else load32(at)
 
 
 @compiled
