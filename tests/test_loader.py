@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import struct
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from emu.errors import BadImageError, UsageError
 from emu.units import MIB, PAGE_BYTES
 from emu.vm import loader
 
+NOBODY = 65534
 MEMORY = 32 * MIB
 LOAD = 0x10_0000
 CODE = b"\xfa\xf4\xeb\xfd"  # cli; hlt; jmp back to the hlt
@@ -298,11 +301,25 @@ def test_a_folder_is_no_kernel(tmp_path: Path) -> None:
         loader.load(tmp_path, MEMORY)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_a_kernel_without_permission(tmp_path: Path) -> None:
-    make(tmp_path, "k").chmod(0)
+@pytest.fixture
+def forbidden() -> Iterator[Path]:
+    """A file that this process may not read, in a folder that it may: root takes another user's rights meanwhile."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = make(Path(folder), "forbidden")
+        path.chmod(0)
+        mine = os.geteuid()
+        if mine == 0:
+            os.seteuid(NOBODY)
+        try:
+            yield path
+        finally:
+            os.seteuid(mine)
+
+
+def test_a_kernel_without_permission(forbidden: Path) -> None:
     with pytest.raises(BadImageError, match="permission denied"):
-        loader.load(tmp_path / "k", MEMORY)
+        loader.load(forbidden, MEMORY)
 
 
 def test_modules_follow_the_kernel_on_page_boundaries(kernel: loader.Kernel, tmp_path: Path) -> None:
@@ -364,12 +381,9 @@ def test_an_unreadable_module(kernel: loader.Kernel, tmp_path: Path, kind: str) 
         loader.place_modules(kernel, (path,), MEMORY)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_a_module_without_permission(kernel: loader.Kernel, tmp_path: Path) -> None:
-    path = make(tmp_path, "m")
-    path.chmod(0)
+def test_a_module_without_permission(kernel: loader.Kernel, forbidden: Path) -> None:
     with pytest.raises(BadImageError, match="permission denied"):
-        loader.place_modules(kernel, (path,), MEMORY)
+        loader.place_modules(kernel, (forbidden,), MEMORY)
 
 
 # ---- what the firmware is offered ----

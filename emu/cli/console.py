@@ -79,11 +79,16 @@ class HostConsole:
         write_out(data)
 
     def write_debug(self, data: bytes) -> None:
-        """Bytes of the debug port to standard error."""
+        """Bytes of the debug port to standard error; raises OutputError when nobody takes them any more."""
         self.hide_progress()
-        with contextlib.suppress(OSError):
+        if sys.stderr is None:
+            return
+        try:
             sys.stderr.buffer.write(data)
             sys.stderr.flush()
+        except (OSError, ValueError) as error:
+            reason = (getattr(error, "strerror", None) or str(error)).lower()
+            raise OutputError(f"standard error: cannot write what the guest sends to its debug port ({reason})") from error
 
     def hide_progress(self) -> None:
         """Take the progress line away before something else is written."""

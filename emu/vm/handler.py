@@ -51,7 +51,7 @@ def fetch_instruction(cb: object) -> None:
 
 @compiled
 def raise_fault(cb: object, vector: int) -> None:
-    """The same for an exception with error code 0 or none."""
+    """Have an exception delivered that has no error code, or the code 0."""
     deliver.make_due(cb, vector, deliver.EXCEPTION, 0, 0)
 
 

@@ -369,7 +369,7 @@ class VirtualMachine:
         self._context.retire()
         if not self.registers.flags & paging.EFLAGS_IF:
             return Stop(Outcome.HALTED, why=f"interrupts off at {self.registers.eip:08x}")
-        self._is_halted = True
+        self._is_halted = not self.control[cbw.DUE]  # the trap of a guest that traces itself ends the HLT at once
         return self._context.deliver_due()
 
     def _sleep(self) -> None:
