@@ -53,6 +53,14 @@ void memory_reset(void)
     write_cr0(base_cr0);
 }
 
+/* By words: a string instruction of bytes would be four times as many steps. */
+static void clear(word at_address, word bytes)
+{
+    word count = bytes / 4;
+
+    __asm__ volatile("rep stosl" : "+D"(at_address), "+c"(count) : "a"(0) : "memory");
+}
+
 word frames_new_aligned(unsigned count)
 {
     word bytes = (word)count * PAGE_BYTES;
@@ -60,7 +68,7 @@ word frames_new_aligned(unsigned count)
 
     require(frame + bytes <= end_frame, "there is too little memory");
     next_frame = frame + bytes;
-    memset((void *)frame, 0, bytes);
+    clear(frame, bytes);
     return frame;
 }
 
