@@ -269,18 +269,6 @@ static void check_other_exceptions(word unused)
     expect_trap("segment not present", try(load_ds, SPARE_SELECTOR), VECTOR_NOT_PRESENT, SPARE_SELECTOR);
 }
 
-/* INT with a vector that ring 3 may not use: #GP with the gate's number and IDT flag. */
-static void check_int_from_ring3(word unused)
-{
-    static const uint8_t code[] = {0xCD, 0x82, 0xCD, USER_RETURN_VECTOR};
-
-    (void)unused;
-    memcpy((void *)map_new(TEST_VA, USER), code, sizeof code);
-    expect_trap("INT without the right", try_user(TEST_VA, 0), VECTOR_PROTECTION, 0x82 * 8 + 2);
-    set_gate(0x82, stub_of(0x82), 3);
-    expect("INT with the right", 0x82, try_user(TEST_VA, 0).vector);
-}
-
 static void check_privileged(word unused)
 {
     static const uint8_t halt[] = {0xF4}, load_root[] = {0x0F, 0x22, 0xDF}, invalidate[] = {0x0F, 0x01, 0x3F};
@@ -313,7 +301,6 @@ static const struct test_case cases[] = {
     {"events.nested-page-faults", check_nested_faults, 0},
     {"events.cr2-only-by-page-faults", check_cr2, 0},
     {"events.other-exceptions", check_other_exceptions, 0},
-    {"events.int-from-ring3", check_int_from_ring3, 0},
     {"events.privileged-from-ring3", check_privileged, 0},
 };
 

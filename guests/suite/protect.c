@@ -233,19 +233,6 @@ static void check_smap_supervisor_table(word unused)
     expect_none("read under a supervisor table", try_read(TEST_VA));
 }
 
-static void clear_ac(word unused)
-{
-    (void)unused;
-    __asm__ volatile("clac");
-}
-
-static void check_smap_instructions(word unused)
-{
-    (void)unused;
-    require(!has_structured(STRUCTURED_SMAP), "the CPU has SMAP");
-    expect_trap("CLAC without SMAP", try(clear_ac, 0), VECTOR_INVALID_OPCODE, 0);
-}
-
 static void set_cr4(word value)
 {
     write_cr4(value);
@@ -277,7 +264,6 @@ static const struct test_case cases[] = {
     {"smap.ac-keeps-protection", check_smap_read_only, 0},
     {"smap.fetch-is-not-data", check_smap_fetch, 0},
     {"smap.supervisor-table", check_smap_supervisor_table, 0},
-    {"smap.instructions-absent", check_smap_instructions, 0},
     {"protect.cr4-takes-what-cpuid-has", check_absent_features, 0},
 };
 

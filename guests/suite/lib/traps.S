@@ -162,7 +162,7 @@ probe_write:
 probe_fetch:
     jmp *REG(di)
 
-/* void enter_user(word): uses user_entry, user_stack, user_flags and user_argument; ring 3 leaves by a trap. */
+/* void enter_user(word): uses user_entry, user_selector, user_stack, user_flags and user_argument; ring 3 leaves by a trap. */
     .globl enter_user
 enter_user:
     mov $USER_DATA, %eax
@@ -171,7 +171,7 @@ enter_user:
     push $USER_DATA
     push user_stack
     push user_flags
-    push $USER_CODE
+    push user_selector
     push user_entry
     mov user_argument, REG(di)
     IRET
@@ -193,10 +193,11 @@ user_blob_end:
 
     .section .bss
     .p2align 3
-    .globl landing, probe_value, user_entry, user_stack, user_flags, user_argument
+    .globl landing, probe_value, user_entry, user_selector, user_stack, user_flags, user_argument
 landing: .skip 8
 probe_value: .skip 8
 user_entry: .skip 8
+user_selector: .skip 8
 user_stack: .skip 8
 user_flags: .skip 8
 user_argument: .skip 8

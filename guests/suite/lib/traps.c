@@ -15,7 +15,7 @@ enum { GATE_PRESENT = 0x80, GATE_INTERRUPT = 0x0E };
 
 extern char trap_stubs[];
 extern const char user_blob[], user_read[], user_write[], user_fetch[];
-extern word probe_value, user_entry, user_stack, user_flags, user_argument;
+extern word probe_value, user_entry, user_stack, user_argument;
 bool guarded_call(void (*body)(word), word argument);
 void probe_fetch(word va);
 void enter_user(word unused);
@@ -124,6 +124,7 @@ void traps_reset(void)
 {
     trap_hook = NULL;
     user_flags = FLAG_FIXED;
+    user_selector = USER_CODE;
     memcpy(gdt, flat_segments, sizeof flat_segments);
     set_trap_stack(default_trap_stack());
     for (unsigned vector = 0; vector < VECTORS; vector++)

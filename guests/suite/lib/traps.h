@@ -63,6 +63,8 @@ struct outcome try_user_fetch(word va);
 
 /* Runs ring 3 code at its own address, with the argument in EDI, until it traps. */
 struct outcome try_user(word entry, word argument);
+extern word user_selector; /* of its code segment; each case starts with USER_CODE */
+extern word user_flags;
 
 /* The instruction that each probe makes its access with: the IP that a fault must tell. */
 void probe_read(word va);
