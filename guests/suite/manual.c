@@ -50,9 +50,11 @@ static void check_absent_msrs(word unused)
 
 static void check_efer_reserved(word unused)
 {
-    word efer = (word)rdmsr(MSR_EFER);
+    word efer;
 
     (void)unused;
+    require(has_efer(), "the CPU has no EFER");
+    efer = (word)rdmsr(MSR_EFER);
     expect_trap("EFER with a reserved bit", try(set_efer, efer | 1 << 19), VECTOR_PROTECTION, 0);
     expect("EFER after it", efer, rdmsr(MSR_EFER));
 }
@@ -60,12 +62,13 @@ static void check_efer_reserved(word unused)
 /* LME may not change while paging is on. */
 static void check_lme_while_paging(word unused)
 {
-    word efer = (word)rdmsr(MSR_EFER);
+    word efer;
     struct outcome outcome;
     uint64_t seen;
 
     (void)unused;
     require(has_extended(EXTENDED_LM), "the CPU has no long mode");
+    efer = (word)rdmsr(MSR_EFER);
     outcome = try(set_efer, efer ^ EFER_LME);
     seen = rdmsr(MSR_EFER);
     wrmsr(MSR_EFER, efer);

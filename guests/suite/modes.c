@@ -64,8 +64,11 @@ static void build(void)
 
 static void set_lme(bool on)
 {
-    uint64_t efer = rdmsr(MSR_EFER);
+    uint64_t efer;
 
+    if (!has_efer())
+        return;
+    efer = rdmsr(MSR_EFER);
     wrmsr(MSR_EFER, on ? efer | EFER_LME : efer & ~(uint64_t)EFER_LME);
 }
 
@@ -92,7 +95,7 @@ static void check_mode(enum mode mode)
         seen = *at(TEST_VA);
         *at(TEST_VA + 8) = mode;
     }
-    efer = (uint32_t)rdmsr(MSR_EFER);
+    efer = has_efer() ? (uint32_t)rdmsr(MSR_EFER) : 0;
     enter(BITS_32);
     if (mode == OFF)
         return;

@@ -50,9 +50,11 @@ static void check_bases(word unused)
 
 static void check_efer(word unused)
 {
-    uint64_t efer = rdmsr(MSR_EFER);
+    uint64_t efer;
 
     (void)unused;
+    require(has_efer(), "the CPU has no EFER");
+    efer = rdmsr(MSR_EFER);
     if (has_extended(EXTENDED_SYSCALL))
         round_trip(MSR_EFER, efer ^ EFER_SCE);
     if (has_extended(EXTENDED_NX))

@@ -132,6 +132,11 @@ static inline bool has_extended(unsigned bit)
 
 enum { EXTENDED_SYSCALL = 11, EXTENDED_NX = 20, EXTENDED_GIB_PAGES = 26, EXTENDED_LM = 29 };
 
+static inline bool has_efer(void)
+{
+    return has_extended(EXTENDED_SYSCALL) || has_extended(EXTENDED_NX) || has_extended(EXTENDED_LM);
+}
+
 static inline unsigned physical_address_bits(void)
 {
     return cpuid_has_leaf(0x80000008u) ? cpuid(0x80000008u, 0).eax & 0xFF : 36;
