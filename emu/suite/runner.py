@@ -1,0 +1,47 @@
+"""Suites as a whole: chosen jobs through a pool, golden files rewritten."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator
+
+from emu.errors import EmuError, OutputError
+from emu.suite.cases import MMU_PLACE, Case
+from emu.suite.execute import execute
+from emu.suite.pool import Pool
+from emu.suite.results import FAIL, Job, Result
+
+
+def matches(case: Case, pattern: str | None) -> bool:
+    """Whether -k PATTERN chooses the case: part of its name, or a shell pattern for all of it."""
+    return pattern is None or pattern in case.name or fnmatch.fnmatchcase(case.name, pattern)
+
+
+def run_jobs(pool: Pool, jobs: list[Job]) -> Iterator[Result]:
+    """Results as jobs end; a worker that dies fails its own job."""
+    for job, result in pool.map(execute, jobs):
+        yield Result(job, FAIL, [str(result)]) if isinstance(result, EmuError) else result
+
+
+def write_goldens(results: list[Result]) -> list[str]:
+    """Rewrite what --update asks for; a line for each file. Raises OutputError where it cannot be written.
+
+    One file for two MMUs that differ is refused: the second would undo the first.
+    """
+    written: dict[str, str] = {}
+    lines = []
+    for result in results:
+        for path, text in result.goldens.items():
+            if written.get(str(path), text) != text:
+                result.status = FAIL
+                result.reasons.append(f"{path}: the MMUs differ in it: put {MMU_PLACE} in its name, for a file each")
+                continue
+            if str(path) not in written:
+                lines.append(f"updated {path}")
+                try:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text(text, encoding="utf-8")
+                except OSError as error:
+                    raise OutputError(f"{path}: cannot write the golden file ({(error.strerror or str(error)).lower()})") from error
+            written[str(path)] = text
+    return lines
