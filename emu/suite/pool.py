@@ -83,6 +83,11 @@ class Pool:
         for worker in self._workers:
             worker.end()
 
+    def resident_bytes(self) -> list[int]:
+        """Memory that each worker has in use now."""
+        pages = [int(Path(f"/proc/{worker.process.pid}/statm").read_text().split()[1]) for worker in self._workers]
+        return [count * os.sysconf("SC_PAGE_SIZE") for count in pages]
+
     def map(self, function: Callable[[Any], Any], items: list[Any]) -> Iterator[tuple[Any, Any]]:
         """(item, result) for each, as they end; the result of a call that failed is an EmuError, of a lost one `Lost`."""
         waiting = deque(items)

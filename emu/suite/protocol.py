@@ -45,6 +45,8 @@ def read_checks(serial: str) -> tuple[list[Check], list[str]]:
         problems.append("no closing line 'N passed, N failed, N skipped': the guest did not come to its end")
     elif closing != counted:
         problems.append(f"the closing line says {_counts(closing)}, the lines before it are {_counts(counted)}")
+    elif not checks:
+        problems.append("no result: a guest that checks nothing proves nothing")
     return checks, problems
 
 
