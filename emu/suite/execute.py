@@ -65,10 +65,9 @@ def _compare_goldens(job: Job, expected: Expectation, run: Finished, result: Res
         texts.append((expected.trace, "trace", "".join(line + "\n" for line in text.lines(run.events))))
     for named, what, seen in texts:
         path = judge.golden_path(named, str(job.mmu))
-        difference = judge.golden_difference(path, what, seen)
-        if difference and job.update:
+        if job.update:
             result.goldens[path] = seen
-        elif difference:
+        elif difference := judge.golden_difference(path, what, seen):
             result.reasons.append(difference)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterator
+from pathlib import Path
 
 from emu.errors import EmuError, OutputError
 from emu.suite.cases import MMU_PLACE, Case
 from emu.suite.execute import execute
+from emu.suite.judge import golden_difference
 from emu.suite.pool import Pool
 from emu.suite.results import FAIL, Job, Result
 
@@ -24,24 +26,25 @@ def run_jobs(pool: Pool, jobs: list[Job]) -> Iterator[Result]:
 
 
 def write_goldens(results: list[Result]) -> list[str]:
-    """Rewrite what --update asks for; a line for each file. Raises OutputError where it cannot be written.
+    """Rewrite what --update asks for, of runs that did not fail; a line a file. Raises OutputError if one cannot be written.
 
     One file for two MMUs that differ is refused: the second would undo the first.
     """
-    written: dict[str, str] = {}
-    lines = []
+    texts: dict[Path, str] = {}
     for result in results:
+        if result.status == FAIL:
+            continue
         for path, text in result.goldens.items():
-            if written.get(str(path), text) != text:
+            if texts.setdefault(path, text) != text:
                 result.status = FAIL
                 result.reasons.append(f"{path}: the MMUs differ in it: put {MMU_PLACE} in its name, for a file each")
-                continue
-            if str(path) not in written:
-                lines.append(f"updated {path}")
-                try:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_text(text, encoding="utf-8")
-                except OSError as error:
-                    raise OutputError(f"{path}: cannot write the golden file ({(error.strerror or str(error)).lower()})") from error
-            written[str(path)] = text
-    return lines
+    return [f"updated {path}" for path, text in texts.items() if golden_difference(path, "", text) and _write(path, text)]
+
+
+def _write(path: Path, text: str) -> bool:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot write the golden file ({(error.strerror or str(error)).lower()})") from error
+    return True
