@@ -99,8 +99,8 @@ def guests() -> None:
     write_out("".join(f"{info.name:<{width}}  {info.description}\n" for info in known).encode())
 
 
-@app.command()
-def test(
+@app.command("test")
+def run_suites(
     paths: Annotated[list[Path] | None, typer.Argument(help="Suites: folders or suite.toml files; none: emu's own.")] = None,
     mmu: Annotated[str, typer.Option(help="MMUs to run under, as in shadow,nested.")] = ",".join(Mmu),
     pattern: Annotated[str | None, typer.Option("-k", metavar="PATTERN", help="Only cases with this in their name.")] = None,

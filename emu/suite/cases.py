@@ -138,7 +138,7 @@ class _Reader:
         self.values = dict(defaults) | dict(entry)
         name = entry.get("name")
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
-            raise UsageError(f"{path}: a case without a name: expected name = \"...\", printable and on one line")
+            raise UsageError(f'{path}: a case without a name: expected name = "...", printable and on one line')
         self.name = name
 
     def fail(self, message: str) -> UsageError:
@@ -159,7 +159,7 @@ class _Reader:
     def _expectation(self, base: Expectation, values: Mapping[str, Any]) -> Expectation:
         chosen = {key: EXPECTATION_KEYS[key](self, key, value) for key, value in values.items() if key in EXPECTATION_KEYS}
         if "exit" in chosen and chosen.get("outcome", Outcome.EXITED) is not Outcome.EXITED:
-            raise self.fail(f"exit and outcome = \"{chosen['outcome']}\" exclude each other")
+            raise self.fail(f'exit and outcome = "{chosen["outcome"]}" exclude each other')
         if "exit" in chosen:
             chosen["outcome"] = Outcome.EXITED
         return replace(base, **chosen)
@@ -217,14 +217,14 @@ class _Reader:
     def file(self, key: str, value: Any) -> Path:
         if "\0" in self.text(key, value) or not value:
             raise self.fail(f"{key}: expected the name of a file")
-        return self.path.parent / value
+        return self.path.parent.joinpath(str(value))
 
     def image(self, key: str, value: Any) -> Path:
         """A file beside the suite, or a guest that comes with emu."""
         beside = self.file(key, value)
         if beside.exists() or "/" in value or "." in value:
             return beside
-        return {info.name: info.path for info in images.guests()}.get(value, beside)
+        return {info.name: info.path for info in images.guests()}.get(str(value), beside)
 
     def files(self, key: str, value: Any) -> tuple[Path, ...]:
         return tuple(self.file(key, item) for item in self.texts(key, value))

@@ -48,6 +48,4 @@ class Request:
 
 def run_request(request: Request) -> Finished:
     """Run it; raises EmuError."""
-    return run_guest(
-        request.what, memory_bytes=request.memory_bytes, mmu=request.mmu, limit=request.limit, groups=request.groups
-    )
+    return run_guest(request.what, memory_bytes=request.memory_bytes, mmu=request.mmu, limit=request.limit, groups=request.groups)

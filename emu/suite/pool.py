@@ -1,7 +1,7 @@
 """Worker processes: started once, many calls each, replaced when one dies.
 
-    starting --READY--> idle --submit()--> busy --DONE or FAILED--> idle
-                                           busy --the process ends--> starting (its call is Lost)
+starting --READY--> idle --submit()--> busy --DONE or FAILED--> idle
+                                       busy --the process ends--> starting (its call is Lost)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from emu.errors import EmuError
 
@@ -76,7 +76,7 @@ class Pool:
         self._starts = 0  # in a row that did not come to READY
         self._workers = [_Worker() for _ in range(count)]
 
-    def __enter__(self) -> Pool:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

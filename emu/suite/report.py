@@ -58,10 +58,9 @@ def closing_line(results: Iterable[Result]) -> str:
 
 def _points(results: Iterable[Result]) -> list[tuple[str, str, str, Result]]:
     """(status, name, detail, result) of everything that is counted."""
-    points = []
+    points: list[tuple[str, str, str, Result]] = []
     for result in results:
-        for check in result.checks:
-            points.append((check.status, f"{result.job.title} {check.name}", check.detail, result))
+        points += [(check.status, f"{result.job.title} {check.name}", check.detail, result) for check in result.checks]
         if len(result.counted) > len(result.checks):
             points.append((result.status, result.job.title, "\n".join(result.reasons), result))
     return points

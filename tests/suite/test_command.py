@@ -108,7 +108,7 @@ def test_tap(mixed: Path) -> None:
 def test_junit(mixed: Path, tmp_path: Path) -> None:
     path = tmp_path / "out.xml"
     emu_test(mixed, "--junit", path)
-    (group,) = ET.parse(path).getroot()
+    (group,) = ET.parse(path).getroot()  # noqa: S314  (our own)
     assert (group.get("tests"), group.get("failures"), group.get("skipped")) == ("10", "4", "2")
     assert len(group.findall("testcase")) == 10
     assert len(group.findall("testcase/failure")) == 4
@@ -120,7 +120,7 @@ def test_junit_survives_what_a_guest_prints(tmp_path: Path) -> None:
     suite(tmp_path, case("a"), k=image)
     done = emu_test(tmp_path, "--junit", tmp_path / "out.xml", "--mmu", "shadow")
     assert "\x1b" not in done.stdout
-    assert "\\x1b[2J\\x01 <&>" in (ET.parse(tmp_path / "out.xml").getroot().findall(".//failure")[0].text or "")
+    assert "\\x1b[2J\\x01 <&>" in (ET.parse(tmp_path / "out.xml").getroot().findall(".//failure")[0].text or "")  # noqa: S314
 
 
 @pytest.mark.parametrize("option", ["--junit", "--update"])
@@ -209,7 +209,12 @@ def test_qemu_gets_arguments_memory_and_modules(tmp_path: Path) -> None:
 def test_qemu_that_is_not_there_is_said(tmp_path: Path) -> None:
     suite(tmp_path, case("a"), k=HELLO)
     done = subprocess.run(
-        [*COMMAND, str(tmp_path), "--qemu"], capture_output=True, text=True, check=False, cwd=ROOT, env=environment() | {"PATH": ""}
+        [*COMMAND, str(tmp_path), "--qemu"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=environment() | {"PATH": ""},
     )
     assert (done.returncode, done.stderr) == (2, f"emu: --qemu: {qemu.PROGRAM} is not installed\n")
 
@@ -220,7 +225,9 @@ def test_qemu_that_is_not_there_is_said(tmp_path: Path) -> None:
 def test_ctrl_c_sums_up_and_leaves_no_process(tmp_path: Path) -> None:
     suite(tmp_path, case("first") + case("endless", "limit = 1000000000000", image="l.bin"), k=HELLO, l=kernel(kernels.LOOP))
     command = [*COMMAND, str(tmp_path), "-j", "1", "--mmu", "shadow"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment()) as running:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment()
+    ) as running:
         assert running.stdout is not None
         first = running.stdout.readline()  # then the endless one is under way
         workers = children(running.pid)
@@ -262,7 +269,17 @@ def is_running(pid: int) -> bool:
 
 def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Pytest as a user has it who installed emu: with the plugin, without this project's settings."""
-    command = [sys.executable, "-m", "pytest", "-p", "emu.suite.pytest_plugin", "-p", "no:cacheprovider", "--rootdir", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "emu.suite.pytest_plugin",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(folder),
+    ]
     return subprocess.run(
         [*command, *arguments, str(folder)],
         capture_output=True,

@@ -32,7 +32,10 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("example")
     (folder / "tiny.c").write_text(block("c"))
     (folder / "suite.toml").write_text(block("toml"))
-    for tool, flags in (("gcc -m32", ["cc", "-target", "x86-freestanding-none", "-mcpu=i686"]), ("ld", ["ld.lld", "--image-base=0x100000"])):
+    for tool, flags in (
+        ("gcc -m32", ["cc", "-target", "x86-freestanding-none", "-mcpu=i686"]),
+        ("ld", ["ld.lld", "--image-base=0x100000"]),
+    ):
         line = re.search(rf"^    {tool} (.*)$", PAGE, re.MULTILINE)
         assert line is not None
         command = [sys.executable, "-m", "ziglang", *flags, *line[1].split()]
