@@ -41,7 +41,8 @@ STATUS_LIMIT, STATUS_TRIPLE_FAULT, STATUS_HALTED, STATUS_RESET, STATUS_UNSUPPORT
 class BootOptions:
     """What the command line asks for."""
 
-    guest: str
+    guest: str | None
+    boot_disk: Path | None  # either this or `guest`
     config: VmConfig
     append: str
     modules: tuple[Path, ...]
@@ -63,6 +64,19 @@ def find_image(guest: str) -> Path:
     if path.exists() or "/" in guest:
         return path
     raise UsageError(f"unknown guest '{guest}': neither a file nor one of {', '.join(known)}")
+
+
+def find_disk(disk: Path) -> Path:
+    """A boot disk that comes with emu by its name, else a file."""
+    known = images.FOLDER / f"{disk}.img"
+    return known if "/" not in str(disk) and known.is_file() else disk
+
+
+def firmware_files(options: BootOptions) -> dict[str, bytes]:
+    """What the platform offers the firmware; raises BadImageError or UsageError."""
+    if options.boot_disk is not None:
+        return loader.load_disk(find_disk(options.boot_disk))
+    return loader.load(find_image(options.guest or ""), options.config.memory_bytes, options.append, options.modules)
 
 
 @contextlib.contextmanager
@@ -101,7 +115,7 @@ def boot(options: BootOptions) -> int:
     """Boot, run, sum up; the exit status of the command."""
     config = options.config
     rom = images.firmware()
-    files = loader.load(find_image(options.guest), config.memory_bytes, options.append, options.modules)
+    files = firmware_files(options)
     announce_compilation()
     from emu.vm.vm import VirtualMachine  # noqa: PLC0415  (compiles on import: only now is it known to be needed)
 
@@ -170,7 +184,7 @@ def exit_status(stop: Any, *, raw: bool) -> int:
 def summary(vm: Any, stop: Any, options: BootOptions, status: int) -> dict[str, Any]:
     """The object that --json prints: nothing in it differs between two equal runs."""
     return {
-        "guest": options.guest,
+        "guest": options.guest if options.boot_disk is None else str(options.boot_disk),
         "mmu": str(options.config.mmu),
         "memory_bytes": options.config.memory_bytes,
         "outcome": str(stop.outcome),
