@@ -83,6 +83,14 @@ def build(out_dir: Path) -> list[Path]:
         return [toolchain.link(guest, library, out_dir / f"{guest.name}.elf") for guest in guests()]
 
 
+def build_disks(out_dir: Path) -> list[Path]:
+    """Make the boot disks of guests.toml in `out_dir` and return the files; raises BuildError."""
+    table = tomllib.loads((SOURCE_DIR / "guests.toml").read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory(prefix="emu-disks-") as scratch:
+        toolchain = _Toolchain(Path(scratch))
+        return [toolchain.link_disk(disk["source"], out_dir / f"{disk['name']}.img") for disk in table["disk"]]
+
+
 def _library_sources() -> list[str]:
     files = (path for path in (SOURCE_DIR / "lib").iterdir() if path.suffix in {".c", ".S"})
     return sorted(path.relative_to(SOURCE_DIR).as_posix() for path in files)
@@ -113,6 +121,13 @@ class _Toolchain:
         objects = [object_name(source) for source in [*guest.sources, *library]]
         script = str(SOURCE_DIR / LINKER_SCRIPT)
         self._zig("ld.lld", *LINK_FLAGS, "-T", script, *objects, "-o", str(out.resolve()), cwd=self.objects)
+        return out
+
+    def link_disk(self, source: str, out: Path) -> Path:
+        """A flat image that runs at 7C00, where a BIOS loads it."""
+        self.compile(source)
+        flags = ["-m", "elf_i386", "--image-base=0", "-Ttext=0x7c00", "--oformat", "binary"]
+        self._zig("ld.lld", *flags, object_name(source), "-o", str(out.resolve()), cwd=self.objects)
         return out
 
     def _zig(self, *arguments: str, cwd: Path = SOURCE_DIR) -> None:
