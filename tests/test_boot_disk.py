@@ -109,7 +109,7 @@ def seabios(image: bytes, folder: Path, floppy: bool = False) -> list[str]:
 def call(vector: int, ax: int, bx: int = 0, cx: int = 0, dx: int = 0) -> str:
     registers = {"ax": ax, "bx": bx, "cx": cx, "dx": dx}
     moves = "\n".join(f"movw ${value}, %{name}" for name, value in registers.items())
-    return f"{moves}\nint ${vector}\nREPORT\n"
+    return f"{moves}\nclc\nint ${vector}\nREPORT\n"
 
 
 
@@ -122,13 +122,12 @@ def extended(ah: int, count: int, first: int, high: int = 0) -> str:
 
 SHOW_READ = "movw 0x9000, %ax\nmovw 0x9200, %bx\nxorw %cx, %cx\nxorw %dx, %dx\nREPORT\n"
 
-# What must be the same on every BIOS, with AX BX CX DX masked where one leaves what another clears.
+# What is the same on every BIOS. Not here: memory maps, and AH=08h, where SeaBIOS hides the last cylinder.
 SAME_AS_SEABIOS = {
     "reset": call(0x13, 0, dx=0x80),
     "read": call(0x13, 0x0202, 0x9000, 0x0002, 0x0080) + SHOW_READ,
     "read cylinder 2 head 3": call(0x13, 0x0202, 0x9000, 0x0205, 0x0380) + SHOW_READ,
     "extensions": extended(0x42, 2, 1000) + SHOW_READ + "movw 0x602, %ax\nREPORT\n",
-    "geometry": call(0x13, 0x0800, dx=0x80),
     "equipped memory": "int $0x12\nREPORT\n",
 }
 
@@ -158,6 +157,7 @@ def test_results_are_those_of_seabios(calls: str, mmu: Mmu, tmp_path: Path) -> N
         pytest.param(extended(0x42, 1, 0, 1), "0001 0100", id="beyond 2 TiB"),
         pytest.param(extended(0x43, 1, 0), "0001 0300", id="extended write"),
         pytest.param(call(0x13, 0x4100, 0x55AA, 0, 0x80), "0000 2100 aa55 0001 0080", id="extensions"),
+        pytest.param(call(0x13, 0x0800, dx=0x80), "0000 0000 0000 033f 0f01", id="geometry"),
         pytest.param(call(0x13, 0x1500, dx=0x80), "0000 0300 0000 0000 0fc0", id="kind"),
         pytest.param("int $0x11\nREPORT\n", "0000", id="equipment"),
         pytest.param(call(0x15, 0xE801), "0000 3c00 0100 3c00 0100", id="e801"),
@@ -168,7 +168,8 @@ def test_results_are_those_of_seabios(calls: str, mmu: Mmu, tmp_path: Path) -> N
         pytest.param(call(0x15, 0x2402), "0000 0001", id="A20 state"),
         pytest.param(call(0x1A, 0x0400), "0000 0000 0000 2002 1209", id="date"),
         pytest.param(call(0x1A, 0x0200), "0000 0000 0000 0000 0000", id="time"),
-        pytest.param(call(0x10, 0x0200, 0, 0, 0x0507) + "movb $3, %ah\nint $0x10\nREPORT\n", "0000 0200 0000 0000 0507", id="cursor"),
+        pytest.param(call(0x10, 0x0200, 0, 0, 0x0507)
+            + "movb $3, %ah\nint $0x10\nREPORT\n", "0000 0200 0000 0000 0507", id="cursor"),
         pytest.param(call(0x10, 0x0F00), "0000 5003", id="video mode"),
         pytest.param(call(0x14, 0x0300), "0000 60b0", id="serial status"),
         pytest.param(call(0x16, 0x0100) , "0000 0100", id="no key"),

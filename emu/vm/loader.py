@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, overload
@@ -242,10 +243,11 @@ class DiskImage:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._file = path.open("rb", buffering=0)
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise self._unreadable(error) from error
-        self._bytes = os.fstat(self._file.fileno()).st_size
+        weakref.finalize(self, os.close, self._descriptor)
+        self._bytes = os.fstat(self._descriptor).st_size
 
     def _unreadable(self, error: OSError) -> BadImageError:
         return BadImageError(f"{self._path}: cannot read the boot disk: {(error.strerror or str(error)).lower()}")
@@ -264,7 +266,7 @@ class DiskImage:
             return self[at : at + 1][0]
         start, stop, _ = at.indices(self._bytes)
         try:
-            data = os.pread(self._file.fileno(), max(0, stop - start), start)
+            data = os.pread(self._descriptor, max(0, stop - start), start)
         except OSError as error:
             raise self._unreadable(error) from error
         return data.ljust(max(0, stop - start), b"\0")
