@@ -112,7 +112,6 @@ def call(vector: int, ax: int, bx: int = 0, cx: int = 0, dx: int = 0) -> str:
     return f"{moves}\nclc\nint ${vector}\nREPORT\n"
 
 
-
 def extended(ah: int, count: int, first: int, high: int = 0) -> str:
     """A call with a packet at 0600."""
     words = struct.unpack("<8H", struct.pack("<BBHHHII", 16, 0, count, 0x9000, 0, first, high))
@@ -168,11 +167,12 @@ def test_results_are_those_of_seabios(calls: str, mmu: Mmu, tmp_path: Path) -> N
         pytest.param(call(0x15, 0x2402), "0000 0001", id="A20 state"),
         pytest.param(call(0x1A, 0x0400), "0000 0000 0000 2002 1209", id="date"),
         pytest.param(call(0x1A, 0x0200), "0000 0000 0000 0000 0000", id="time"),
-        pytest.param(call(0x10, 0x0200, 0, 0, 0x0507)
-            + "movb $3, %ah\nint $0x10\nREPORT\n", "0000 0200 0000 0000 0507", id="cursor"),
+        pytest.param(
+            call(0x10, 0x0200, 0, 0, 0x0507) + "movb $3, %ah\nint $0x10\nREPORT\n", "0000 0200 0000 0000 0507", id="cursor"
+        ),
         pytest.param(call(0x10, 0x0F00), "0000 5003", id="video mode"),
         pytest.param(call(0x14, 0x0300), "0000 60b0", id="serial status"),
-        pytest.param(call(0x16, 0x0100) , "0000 0100", id="no key"),
+        pytest.param(call(0x16, 0x0100), "0000 0100", id="no key"),
     ],
 )
 def test_service(calls: str, result: str, mmu: Mmu) -> None:

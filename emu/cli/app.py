@@ -49,9 +49,7 @@ def _check_tables(at: str | None) -> str | None:
 
 @app.command()
 def boot(
-    guest: Annotated[
-        str | None, typer.Argument(help="A guest that comes with emu, by name, or a multiboot kernel file.")
-    ] = None,
+    guest: Annotated[str | None, typer.Argument(help="A guest that comes with emu, by name, or a multiboot kernel file.")] = None,
     memory: Annotated[str, typer.Option(help="Size of guest memory.")] = f"{DEFAULTS.memory_bytes // MIB}M",
     append: Annotated[str, typer.Option(help="Arguments on the kernel's command line.")] = "",
     module: Annotated[list[Path] | None, typer.Option(help="A file to pass as a boot module; repeatable.")] = None,
