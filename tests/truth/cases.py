@@ -47,7 +47,6 @@ class Expectation:
     unknown: int = 0  # bits of value that may be either
     memory: dict[int, int] = field(default_factory=dict)  # watched 32-bit words afterwards
     memory_unknown: dict[int, int] = field(default_factory=dict)
-    read_faults: bool = False  # for a read-modify-write: its read alone would fault too
     description: str = ""
 
 
@@ -56,11 +55,22 @@ def is_absent(physical: int) -> bool:
     return 0x2000_0000 <= physical < 0xC000_0000 or physical >= 1 << 32
 
 
+@dataclass(frozen=True)
+class Board:
+    """What differs between machines that follow the manuals, or nearly (see known.py)."""
+
+    absent_word: int = ONES32  # what reads of absent memory give
+    marks_pointers: bool = False  # A is set in the PDPTEs of PAE too
+    checks_pointers: bool = True  # the low reserved bits of a PDPTE of PAE are looked at
+    marks_huge: bool = False  # A is set in the leaf of a 1 GB page before anything is checked
+    reads_first: bool = False  # a read-modify-write instruction reads before it finds that it may not write
+
+
 class Model:
     """Memory, registers and what may be stale, moved on by `apply`."""
 
-    def __init__(self, absent_word: int = ONES32) -> None:
-        self.absent_word = absent_word
+    def __init__(self, board: Board = Board()) -> None:
+        self.board = board
         self.words: dict[int, int] = {}  # the arena, where it differs from layout.pattern
         self.unknown: dict[int, int] = {}  # address of a word to the bits that may have been set
         self.touched: set[int] = set()  # addresses of 64-bit words that changed or may have
@@ -77,7 +87,7 @@ class Model:
         if ARENA <= physical < ARENA_END:
             return self.words.get(physical, layout.pattern(physical))
         if is_absent(physical):
-            return self.absent_word
+            return self.board.absent_word
         if layout.DIRECTORY + 6 * 8 <= physical < layout.TABLES64 or layout.POINTERS + 8 <= physical < layout.POINTERS + PAGE:
             return 0  # the guest's own tables, beyond what maps the guest
         raise Refused(f"{physical:#x} is the guest's own")
@@ -121,6 +131,10 @@ class Model:
         self._note_stricter(before)
 
     def _mode(self, is_long: int, cr0: int, cr3: int, cr4: int, efer: int) -> None:
+        if not cr0 & mmu.CR0_PE or not cr0 & mmu.CR0_PG:
+            raise Refused("every mode is one with paging")
+        if bool(is_long) != bool(efer & mmu.EFER_LME) or (is_long and not cr4 & mmu.CR4_PAE):
+            raise Refused("long mode needs LME and PAE")
         active = mmu.EFER_LMA if is_long else 0
         self.registers = mmu.Registers(cr0=cr0, cr3=cr3, cr4=cr4, efer=efer | active)
         self._all_flushed()
@@ -158,13 +172,17 @@ class Model:
         if kind == VERIFY and not (what & USER and mmu.is_canonical(linear)):
             raise Refused("LLDT would fault first")
         registers = replace(self.registers, cpl=3 if what & USER else 0, ac=bool(what & AC))
+        registers = replace(registers, checks_pointers=self.board.checks_pointers)
         access = mmu.Access(linear, KINDS.get(kind, mmu.Kind.WRITE), implicit=kind == VERIFY)
         result = mmu.translate(self.read, registers, access)
-        read_faults = kind in (EXCHANGE, COMPARE, OR) and not isinstance(
-            mmu.translate(self.read, registers, replace(access, kind=mmu.Kind.READ)).outcome, mmu.Translation
-        )
+        if kind in (EXCHANGE, COMPARE, OR) and self.board.reads_first:
+            result = self._read_first(result, mmu.translate(self.read, registers, replace(access, kind=mmu.Kind.READ)))
         for mark in result.may_mark:
             self._may_mark(mark)
+        if self.board.marks_huge and self.format is mmu.Format.LONG and result.ended_at and result.ended_at[0].name == "PDPTE":
+            self._may_mark(mmu.Mark(result.ended_at[1], 8, mmu.A & -(self.word(result.ended_at[1]) & mmu.P)))
+        if self.board.marks_pointers and self.format is mmu.Format.PAE:
+            self._may_mark_pointer(linear)
         if isinstance(result.outcome, mmu.Translation):
             for mark in result.marks:
                 self._mark(mark)
@@ -173,11 +191,17 @@ class Model:
             expectation = Expectation(14, result.outcome.error_code, result.outcome.cr2)
         else:
             expectation = Expectation(13)
-        expectation.read_faults = read_faults
         expectation.description = f"{result.outcome}"
         expectation.memory = {at: self.word(at) for quad in self.touched for at in (quad, quad + 4)}
         expectation.memory_unknown = dict(self.unknown)
         return expectation
+
+    @staticmethod
+    def _read_first(write: mmu.Result, read: mmu.Result) -> mmu.Result:
+        """The fault of the read if there is one; a fault of the write after a read that marked."""
+        if isinstance(read.outcome, mmu.PageFault):
+            return read
+        return write if isinstance(write.outcome, mmu.Translation) else replace(write, may_mark=write.may_mark + read.marks)
 
     def _carry_out(self, kind: int, physical: int, linear: int, value: int) -> Expectation:
         before = self._entries_around(physical, 4) if not is_absent(physical) else {}
@@ -216,6 +240,12 @@ class Model:
             self.unknown[mark.physical] = self.unknown.get(mark.physical, 0) | missing
             self.touched.add(mark.physical & ~7)
             self._protect_pointers(mark)
+
+    def _may_mark_pointer(self, linear: int) -> None:
+        root = self.registers.cr3 & mmu.ROOT_MASK[mmu.Format.PAE]
+        for at in (root, root + (linear >> 30) * 8):  # the first one maps the guest
+            self.unknown[at] = self.unknown.get(at, 0) | mmu.A & ~self.word(at)
+            self.touched.add(at)
 
     def _protect_pointers(self, mark: mmu.Mark) -> None:
         """A is a reserved bit where a word is a PDPTE of PAE too, and processors with PDPTE registers would not see it yet."""
@@ -280,9 +310,9 @@ def kernel_entries(fmt: mmu.Format, root: int) -> list[tuple[int, int, int]]:
     return [(root, layout.POINTERS | KERNEL_ENTRY, 8)]
 
 
-def expectations(operations: list[Operation], absent_word: int = ONES32) -> tuple[list[Expectation], list[int]]:
+def expectations(operations: list[Operation], board: Board = Board()) -> tuple[list[Expectation], list[int]]:
     """What each access must do, and the addresses to watch; raises Refused."""
-    model = Model(absent_word)
+    model = Model(board)
     results = [model.apply(operation) for operation in operations]
     if len(model.touched) > 120:
         raise Refused("more changes than the guest watches")

@@ -70,6 +70,7 @@ class Registers:
     efer: int = 0
     cpl: int = 0
     ac: bool = False  # EFLAGS.AC: with SMAP, whether the supervisor may touch user pages
+    checks_pointers: bool = True  # PAE: whether bits 8-5 and 2-1 of a PDPTE must be zero, as the manuals say
 
 
 @dataclass(frozen=True)
@@ -116,15 +117,6 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Result:
-    """What becomes of an access. `marks` are set for sure, and all before the access itself; `may_mark` may be set."""
-
-    outcome: PageFault | GeneralProtection | Translation
-    marks: tuple[Mark, ...] = ()
-    may_mark: tuple[Mark, ...] = ()
-
-
-@dataclass(frozen=True)
 class Level:
     """One level of tables."""
 
@@ -133,6 +125,16 @@ class Level:
     index_bits: int
     entry_bytes: int
     has_rights: bool = True  # false: no R/W, U/S, XD, A in this entry
+
+
+@dataclass(frozen=True)
+class Result:
+    """What becomes of an access. `marks` are set for sure, and all before the access itself; `may_mark` may be set."""
+
+    outcome: PageFault | GeneralProtection | Translation
+    marks: tuple[Mark, ...] = ()
+    may_mark: tuple[Mark, ...] = ()
+    ended_at: tuple[Level, int] | None = None  # the entry that ended the walk: its level and physical address
 
 
 LEVELS = {
@@ -175,7 +177,7 @@ def reserved_bits(fmt: Format, level: Level, entry: int, registers: Registers) -
     if fmt is Format.BITS32:
         return bits(21, 21) if leaf and level.name == "PDE" else 0
     if fmt is Format.PAE and level.name == "PDPTE":
-        return bits(2, 1) | bits(8, 5) | bits(63, PHYSICAL_BITS)
+        return (bits(2, 1) | bits(8, 5)) * registers.checks_pointers | bits(63, PHYSICAL_BITS)
     reserved = bits(62, PHYSICAL_BITS) if fmt is Format.PAE else bits(51, PHYSICAL_BITS)
     if not registers.efer & EFER_NXE:
         reserved |= XD
@@ -242,9 +244,9 @@ def translate(read: ReadEntry, registers: Registers, access: Access) -> Result:
         at = table + (access.linear >> level.shift) % (1 << level.index_bits) * level.entry_bytes
         entry = read(at, level.entry_bytes)
         if not entry & P:
-            return Result(PageFault(code, access.linear), may_mark=tuple(used))
+            return Result(PageFault(code, access.linear), may_mark=tuple(used), ended_at=(level, at))
         if entry & reserved_bits(fmt, level, entry, registers):
-            return Result(PageFault(code | ERROR_P | ERROR_RSVD, access.linear), may_mark=tuple(used))
+            return Result(PageFault(code | ERROR_P | ERROR_RSVD, access.linear), may_mark=tuple(used), ended_at=(level, at))
         if level.has_rights:
             writable &= bool(entry & RW)
             user &= bool(entry & US)
@@ -255,7 +257,7 @@ def translate(read: ReadEntry, registers: Registers, access: Access) -> Result:
             used.append(Mark(at, level.entry_bytes, A))
         table = table_address(fmt, entry)
     if not is_permitted(access, registers, writable=writable, user=user, executable=executable):
-        return Result(PageFault(code | ERROR_P, access.linear), may_mark=tuple(used))
+        return Result(PageFault(code | ERROR_P, access.linear), may_mark=tuple(used), ended_at=(level, at))
     page_bytes = 1 << level.shift
     used.append(Mark(at, level.entry_bytes, A | D if access.kind is Kind.WRITE else A))
     return Result(
@@ -268,4 +270,5 @@ def translate(read: ReadEntry, registers: Registers, access: Access) -> Result:
             is_global=bool(entry & G and registers.cr4 & CR4_PGE),
         ),
         marks=tuple(used),
+        ended_at=(level, at),
     )
