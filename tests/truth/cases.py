@@ -29,6 +29,7 @@ INT_80 = 0x80CD  # what a word must begin with to be fetched from
 KERNEL_ENTRY = 0x67  # P R/W U/S A D
 SOFTWARE_BITS = mmu.bits(11, 9)
 KINDS = {READ: mmu.Kind.READ, WRITE: mmu.Kind.WRITE, FETCH: mmu.Kind.FETCH, VERIFY: mmu.Kind.READ}
+MODIFYING_KINDS = (EXCHANGE, COMPARE, OR)
 VALUE_KINDS = (READ, EXCHANGE)  # those that bring a value back
 
 
@@ -169,21 +170,25 @@ class Model:
             raise Refused("a translation that may be stale")
         if linear % PAGE > PAGE - (8 if kind == VERIFY else 4) or linear % 4:
             raise Refused("an access that is not aligned")
+        if linear >> 32 and self.format is not mmu.Format.LONG:
+            raise Refused("an address that 32-bit code does not have")
         if kind == VERIFY and not (what & USER and mmu.is_canonical(linear)):
             raise Refused("LLDT would fault first")
         registers = replace(self.registers, cpl=3 if what & USER else 0, ac=bool(what & AC))
         registers = replace(registers, checks_pointers=self.board.checks_pointers)
         access = mmu.Access(linear, KINDS.get(kind, mmu.Kind.WRITE), implicit=kind == VERIFY)
         result = mmu.translate(self.read, registers, access)
-        if kind in (EXCHANGE, COMPARE, OR) and self.board.reads_first:
+        if kind in MODIFYING_KINDS and self.board.reads_first:
             result = self._read_first(result, mmu.translate(self.read, registers, replace(access, kind=mmu.Kind.READ)))
         for mark in result.may_mark:
             self._may_mark(mark)
         if self.board.marks_huge and self.format is mmu.Format.LONG and result.ended_at and result.ended_at[0].name == "PDPTE":
             self._may_mark(mmu.Mark(result.ended_at[1], 8, mmu.A & -(self.word(result.ended_at[1]) & mmu.P)))
         if self.board.marks_pointers and self.format is mmu.Format.PAE:
-            self._may_mark_pointer(linear)
+            self._may_mark_pointer(linear >> 30)
         if isinstance(result.outcome, mmu.Translation):
+            if kind in MODIFYING_KINDS and any(mark.physical & ~7 == result.outcome.physical & ~7 for mark in result.marks):
+                raise Refused("a read-modify-write of an entry that it is translated by: engines read before they mark")
             for mark in result.marks:
                 self._mark(mark)
             expectation = self._carry_out(kind, result.outcome.physical, linear, value)
@@ -241,11 +246,10 @@ class Model:
             self.touched.add(mark.physical & ~7)
             self._protect_pointers(mark)
 
-    def _may_mark_pointer(self, linear: int) -> None:
-        root = self.registers.cr3 & mmu.ROOT_MASK[mmu.Format.PAE]
-        for at in (root, root + (linear >> 30) * 8):  # the first one maps the guest
-            self.unknown[at] = self.unknown.get(at, 0) | mmu.A & ~self.word(at)
-            self.touched.add(at)
+    def _may_mark_pointer(self, index: int) -> None:
+        at = (self.registers.cr3 & mmu.ROOT_MASK[mmu.Format.PAE]) + index * 8
+        self.unknown[at] = self.unknown.get(at, 0) | mmu.A & ~self.word(at)
+        self.touched.add(at)
 
     def _protect_pointers(self, mark: mmu.Mark) -> None:
         """A is a reserved bit where a word is a PDPTE of PAE too, and processors with PDPTE registers would not see it yet."""
@@ -299,6 +303,8 @@ class Model:
         for address, value, size in kernel_entries(self.format, self.registers.cr3 & mmu.ROOT_MASK[self.format]):
             if self.entry(address, size) != value:
                 raise Refused("the guest would lose its own mapping")
+        if self.board.marks_pointers and self.format is mmu.Format.PAE:
+            self._may_mark_pointer(0)  # the guest's own accesses do
 
 
 def kernel_entries(fmt: mmu.Format, root: int) -> list[tuple[int, int, int]]:
