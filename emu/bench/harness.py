@@ -79,9 +79,9 @@ def new_vm(append: str, config: VmConfig | None = None) -> VirtualMachine:
     return VirtualMachine(memory, config, rom=rom, firmware_files=files, console=SilentConsole())
 
 
-def run_here(append: str) -> float:
+def run_here(append: str, config: VmConfig | None = None) -> float:
     """Seconds that a run of the bench guest takes in this process; raises EmuError if it fails."""
-    vm = new_vm(append)
+    vm = new_vm(append, config)
     start = time.perf_counter()
     stop = vm.run()
     seconds = time.perf_counter() - start

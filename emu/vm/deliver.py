@@ -104,6 +104,8 @@ def deliver(cb: object, vector: int, source: int, error: int, address: int) -> i
         if bad == TASK_SWITCH:
             return UNSUPPORTED
         address = cb[cbw.EXIT_INFO]
+        if bad == PF:  # also where it becomes a double fault: the processor notes the address first
+            store64(regs + env.CR2, address)
         if source == SOFTWARE:
             return_ip = load64(regs + env.EIP)
             cb[cbw.INSNS] -= 1

@@ -311,7 +311,7 @@ def prefix_bytes(cb: object) -> int:
 def decode_operand(cb: object) -> tuple[int, int, int, int]:
     """(segment, offset or register, reg field, length) of the two-byte-opcode instruction at RIP."""
     regs = cb[cbw.ENV]
-    return operand_of(cb[cbw.INSN_AT], env.code_bits(regs), regs + env.REGS)
+    return operand_of(cb[cbw.INSN_AT], env.code_bits(regs), regs + env.REGS, load64(regs + env.EIP))
 
 
 @compiled
