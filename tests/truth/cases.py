@@ -60,7 +60,7 @@ def is_absent(physical: int) -> bool:
 class Board:
     """What differs between machines that follow the manuals, or nearly (see known.py)."""
 
-    absent_word: int = ONES32  # what reads of absent memory give
+    absent_word: int | None = ONES32  # what reads of absent memory give; None if there must be none
     marks_pointers: bool = False  # A is set in the PDPTEs of PAE too
     checks_pointers: bool = True  # the low reserved bits of a PDPTE of PAE are looked at
     marks_huge: bool = False  # A is set in the leaf of a 1 GB page before anything is checked
@@ -87,11 +87,11 @@ class Model:
         """The 32-bit word at an aligned address; Refused outside the arena and absent memory."""
         if ARENA <= physical < ARENA_END:
             return self.words.get(physical, layout.pattern(physical))
-        if is_absent(physical):
+        if is_absent(physical) and self.board.absent_word is not None:
             return self.board.absent_word
         if layout.DIRECTORY + 6 * 8 <= physical < layout.TABLES64 or layout.POINTERS + 8 <= physical < layout.POINTERS + PAGE:
             return 0  # the guest's own tables, beyond what maps the guest
-        raise Refused(f"{physical:#x} is the guest's own")
+        raise Refused(f"{physical:#x} is the guest's own, or absent")
 
     def read(self, physical: int, size: int) -> int:
         """An entry, for the reference MMU."""
@@ -201,11 +201,11 @@ class Model:
         expectation.memory_unknown = dict(self.unknown)
         return expectation
 
-    @staticmethod
-    def _read_first(write: mmu.Result, read: mmu.Result) -> mmu.Result:
+    def _read_first(self, write: mmu.Result, read: mmu.Result) -> mmu.Result:
         """The fault of the read if there is one; a fault of the write after a read that marked."""
-        if isinstance(read.outcome, mmu.PageFault):
+        if not isinstance(read.outcome, mmu.Translation):
             return read
+        self.word(read.outcome.physical)  # must be there, though the write may fault
         return write if isinstance(write.outcome, mmu.Translation) else replace(write, may_mark=write.may_mark + read.marks)
 
     def _carry_out(self, kind: int, physical: int, linear: int, value: int) -> Expectation:

@@ -99,6 +99,12 @@ def run_qemu(script: bytes, accelerator: str) -> tuple[bytes, str]:
         return (report.read_bytes() if report.exists() else b""), ""
 
 
+def _run_plain(script: bytes) -> tuple[bytes, str]:
+    from tests.truth import plain  # loads the engine
+
+    return plain.run(script)
+
+
 def _files(folder: Path, script: bytes) -> tuple[Path, Path]:
     kernel, module = folder / "fuzz.elf", folder / "script"
     kernel.write_bytes(guest.image())
@@ -108,7 +114,8 @@ def _files(folder: Path, script: bytes) -> tuple[Path, Path]:
 
 ENGINES = {
     "shadow": Engine("shadow", functools.partial(run_emu, mmu="shadow"), Board(reads_first=True)),
-    "nested": Engine("nested", functools.partial(run_emu, mmu="nested"), Board(marks_huge=True, reads_first=True)),
+    "nested": Engine("nested", functools.partial(run_emu, mmu="nested"), Board(checks_pointers=False, marks_huge=True, reads_first=True)),
+    "plain": Engine("plain", _run_plain, Board(absent_word=None, checks_pointers=False, marks_huge=True, reads_first=True)),
     "qemu": Engine("qemu", functools.partial(run_qemu, accelerator="tcg"), board=Board(absent_word=0, marks_pointers=True, checks_pointers=False, marks_huge=True, reads_first=True)),
     "kvm": Engine("kvm", functools.partial(run_qemu, accelerator="kvm")),
 }
