@@ -99,6 +99,39 @@ def guests() -> None:
     write_out("".join(f"{info.name:<{width}}  {info.description}\n" for info in known).encode())
 
 
+@app.command("test")
+def run_suites(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Suites: folders or suite.toml files; none: emu's own.")] = None,
+    mmu: Annotated[str, typer.Option(help="MMUs to run under, as in shadow,nested.")] = ",".join(Mmu),
+    pattern: Annotated[str | None, typer.Option("-k", metavar="PATTERN", help="Only cases with this in their name.")] = None,
+    workers: Annotated[int | None, typer.Option("-j", min=1, help="Processes at once; one a core if not given.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
+    update: Annotated[bool, typer.Option("--update", help="Rewrite golden files.")] = False,
+    qemu: Annotated[bool, typer.Option("--qemu", help="Run each case in QEMU too, and compare.")] = False,
+    tap: Annotated[bool, typer.Option("--tap", help="Print TAP instead of lines.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print an object a run instead of lines.")] = False,
+    only_list: Annotated[bool, typer.Option("--list", help="Name the runs, and do nothing.")] = False,
+) -> int:
+    """Run suites of guest binaries."""
+    from emu.cli.test import TestOptions, parse_mmus, test as run_test  # noqa: I001, PLC0415
+
+    if tap and json:
+        raise UsageError("--tap and --json exclude each other")
+    options = TestOptions(
+        paths=tuple(paths or ()),
+        mmus=parse_mmus(mmu),
+        pattern=pattern,
+        workers=workers,
+        junit=junit,
+        update=update,
+        beside_qemu=qemu,
+        as_tap=tap,
+        as_json=json,
+        only_list=only_list,
+    )
+    return run_test(options)
+
+
 @app.command()
 def bench(
     names: Annotated[list[str] | None, typer.Argument(help="Benchmarks to run; all if none is named.")] = None,
