@@ -46,7 +46,10 @@ def exit_python() -> Row:
 
 def exit_native() -> Row:
     """A hidden fault on a page that the guest has mapped and the machine has a frame for: walk, fill, resume."""
-    vm = new_vm(f"mode=touch pages={FAULT_PAGES} n={FAULT_ROUNDS}", VmConfig(memory_bytes=64 * MIB, shadow_switches=frozenset({"no-prefetch"})))
+    vm = new_vm(
+        f"mode=touch pages={FAULT_PAGES} n={FAULT_ROUNDS}",
+        VmConfig(memory_bytes=64 * MIB, shadow_switches=frozenset({"no-prefetch"})),
+    )
     marks: list[float] = []
     write = vm.board.system.write
 

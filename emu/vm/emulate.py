@@ -115,9 +115,7 @@ def store(cb: object, va: int, slot: int) -> bool:
     if operation == NOT_HANDLED or skipped + 2 > length or modrm >> 6 == 3 or prefixes & decode.LOCK:
         return False
     size = operand_bytes(opcode, mode, prefixes)
-    segment, offset = decode.memory_operand(
-        at + skipped + 1, mode, regs + env.REGS, prefixes, load64(regs + env.EIP) + length
-    )
+    segment, offset = decode.memory_operand(at + skipped + 1, mode, regs + env.REGS, prefixes, load64(regs + env.EIP) + length)
     width = walk.entry_bytes(cb)
     starts_there = env.segment_base(regs, segment) + offset & env.linear_mask(regs) == va
     if not starts_there or va % width + size > width:

@@ -106,7 +106,9 @@ def compare_access(expected: Expectation, answer: Answer, words: dict[int, int],
     return ""
 
 
-def compare_case(engine: Engine, number: int, expected: list[Expectation], answers: list[Answer], watched: list[int]) -> Difference | None:
+def compare_case(
+    engine: Engine, number: int, expected: list[Expectation], answers: list[Answer], watched: list[int]
+) -> Difference | None:
     """The first difference in a case."""
     words: dict[int, int] = {}
     for position, (wanted, answer) in enumerate(zip(expected, answers, strict=True)):
