@@ -148,6 +148,10 @@ GUEST_LSTAR = 136  # P
 GUEST_CSTAR = 137
 GUEST_SFMASK = 138
 
+# The engine's CR3, which a hardware task switch changes without an exit (`emu.vm.clock`).
+LIVE_CR3 = 148  # P: host address of the engine's own
+ENGINE_CR3 = 149  # N: what the VMM put there
+
 # Memory-mapped devices (`emu.vm.step`).
 DEVICE_READ_FN = 140  # P: C function (slot's number, offset) -> 32-bit value
 DEVICE_WRITE_FN = 141  # P: C function (slot's number, offset, value)

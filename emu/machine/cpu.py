@@ -40,6 +40,7 @@ KEPT_MSRS = {  # model-specific registers that the engine keeps in its state: nu
 }
 MSR_VM_HSAVE_PA = 0xC001_0117
 VMRUN = b"\x0f\x01\xd8"
+LARGEST_CPU = 1 << 20  # bytes of the engine's object for one
 FLUSH_TLB = (1 << 30) | uc_const.UC_CTL_TLB_FLUSH  # a uc_ctl write without arguments
 KNOWN_CODES = [0, 2, 3]  # of the page faults that the calibrating guest causes
 ALL_INTERCEPTS = (
@@ -162,6 +163,42 @@ class Engine:
         if status:
             msg = f"unicorn {unicorn.__version__}: hook kind {kind:#x} refused (error {status})"
             raise EngineError(msg)
+
+
+def _readable_ranges() -> list[tuple[int, int]]:
+    """Address ranges of this process that can be read."""
+    with open("/proc/self/maps", encoding="ascii") as maps:  # noqa: PTH123  (a file of the kernel's)
+        fields = (line.split() for line in maps)
+        return [(int(a, 16), int(b, 16)) for span, rights, *_ in fields if rights[0] == "r" for a, b in [span.split("-")]]
+
+
+def find_live_state(engine: Engine, at: int) -> int:
+    """Host address of the engine's own CPUX86State, of which `at` bytes into a context there is a copy.
+
+    No interface gives it. It lies in the CPU's object, one heap block, to which a word of the engine's structure points; the one
+    block that holds all of the state that a context does is taken, so nothing depends on where things lie in either.
+    """
+    ranges = _readable_ranges()
+    state = engine.save()[at : at + env_at.PROVED_BYTES].tobytes()
+    base = int(engine.uc._uch.value)
+    found = set()
+    words = np.frombuffer(ctypes.string_at(base, _block_bytes(base) // 8 * 8), np.uint64)
+    for pointer in map(int, words):
+        if pointer % 16 or not any(low + 8 < pointer < high for low, high in ranges):
+            continue
+        size = _block_bytes(pointer)
+        if len(state) <= size < LARGEST_CPU and any(low < pointer and pointer + size <= high for low, high in ranges):
+            place = ctypes.string_at(pointer, size).find(state)
+            if place >= 0:
+                found.add(pointer + place)
+    if len(found) != 1:
+        raise _mismatch("the place of its state")
+    return found.pop()
+
+
+def _block_bytes(pointer: int) -> int:
+    """Usable bytes of the heap block at an address, by the size word that glibc keeps before it."""
+    return (ctypes.c_uint64.from_address(pointer - 8).value & ~0x7) - 8
 
 
 def _mismatch(what: str) -> EngineError:
@@ -386,11 +423,12 @@ class Cpu:
             cbw.VMCB: self.memory.address + int(self.frames[0]) * PAGE_BYTES,
             cbw.CC_OP_EFLAGS: places.cc_op_eflags,
             cbw.MEMORY: self.memory.address,
+            cbw.LIVE_CR3: find_live_state(self.engine, places.env) + env_at.CR3,
         } | {KEPT_MSRS[number]: live + places.env + place for number, place in places.msrs.items()}
         for word, value in words.items():
             self.control[word] = value
 
-    def add_hooks(self, *, on_exit: int, on_block: int, on_port_read: int, on_port_write: int, on_syscall: int) -> None:
+    def add_hooks(self, *, on_exit: int, on_block: int, on_port_read: int, on_port_write: int, on_syscall: int, on_sysenter: int) -> None:
         """Install the native handlers (addresses of C functions); each is handed the control block."""
         data = int(self.control.ctypes.data)
         self.engine.add_native_hook(UC_HOOK_INTR, on_exit, data)
@@ -398,6 +436,7 @@ class Cpu:
         self.engine.add_native_hook(UC_HOOK_INSN, on_port_read, data, x86_const.UC_X86_INS_IN)
         self.engine.add_native_hook(UC_HOOK_INSN, on_port_write, data, x86_const.UC_X86_INS_OUT)
         self.engine.add_native_hook(UC_HOOK_INSN, on_syscall, data, x86_const.UC_X86_INS_SYSCALL)
+        self.engine.add_native_hook(UC_HOOK_INSN, on_sysenter, data, x86_const.UC_X86_INS_SYSENTER)
 
     @property
     def registers(self) -> np.ndarray:

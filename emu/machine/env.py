@@ -24,6 +24,7 @@ LDTR, TR, GDTR, IDTR = (184 + 24 * n for n in range(6, 10))
 BASE, LIMIT, FLAGS = 8, 16, 20  # within a segment
 CR = 424  # u64[9]
 CR0, CR2, CR3, CR4 = (424 + 8 * n for n in (0, 2, 3, 4))
+PROVED_BYTES = 464  # the fields above end here
 
 # Relative to error_code, whose own place differs between builds and is found with known faults.
 IS_INT_FROM_ERROR_CODE = 4  # u32: 1 after INT n; while it stays 1 each exit moves EIP to NEXT_EIP, even that of a fault

@@ -178,8 +178,28 @@ def entry_of(cb: object, pc: int) -> int:
 
 
 @compiled
+def on_task_switch(cb: object) -> bool:
+    """The engine has switched tasks by hardware, and CR3 with them; true if the guest cannot go on.
+
+    Under shadow paging the engine has read the new task's descriptors with a guest's CR3 as if it were the machine's: nothing
+    may run on that. Under nested paging CR3 is the guest's own.
+    """
+    if cb[cbw.SHADOWING]:
+        cb[cbw.REASON] = reasons.UNSUPPORTED
+        cb[cbw.BLOCK] = 0
+        save_context(cb)
+        call2(cb[cbw.FN_STOP], cb[cbw.ENGINE], 0)
+        return True
+    cb[cbw.GUEST_CR3] = cb[cbw.ENGINE_CR3] = load64(cb[cbw.LIVE_CR3])
+    refresh_tag(cb)
+    return False
+
+
+@compiled
 def enter_block(cb: object, pc: int, size: int) -> None:
     """At a block's entry, what the hook leaves to do: stop before the block if there is reason to, else decode it."""
+    if load64(cb[cbw.LIVE_CR3]) != cb[cbw.ENGINE_CR3] and not cb[cbw.IO_POISONED] and on_task_switch(cb):
+        return
     if cb[cbw.INSNS] >= cb[cbw.WAKE]:
         reason = reason_to_stop(cb)
         if reason != reasons.RUNNING:
@@ -204,7 +224,8 @@ def enter_known_block(cb: object, pc: int, size: int) -> None:
     at = entry_of(cb, pc)
     word = load64(at + 8)
     time = cb[cbw.INSNS]
-    if load64(at) == pc & PC_MASK | size << SIZE_SHIFT and word & ~COUNT_MASK == cb[cbw.CODE_TAG] and time < cb[cbw.WAKE]:
+    same_task = load64(cb[cbw.LIVE_CR3]) == cb[cbw.ENGINE_CR3]
+    if same_task and load64(at) == pc & PC_MASK | size << SIZE_SHIFT and word & ~COUNT_MASK == cb[cbw.CODE_TAG] and time < cb[cbw.WAKE]:
         cb[cbw.INSNS] = time + (word & COUNT_MASK)
         cb[cbw.BLOCK] = at
     else:

@@ -234,6 +234,8 @@ def serve_exit(cb: object, number: int) -> None:
     cb[cbw.EXIT_CODE] = number
     clock.save_context(cb)
     if not cb[cbw.IO_POISONED]:
+        if load64(cb[cbw.LIVE_CR3]) != cb[cbw.ENGINE_CR3] and clock.on_task_switch(cb):
+            return
         if number < vmcb.EXIT_BASE:
             step_back_over_int(cb)
         clock.leave_block(cb)
@@ -370,22 +372,26 @@ def serve_port_write(cb: object, port: int, size: int, value: int) -> None:
 
 
 @compiled
-def serve_syscall(cb: object) -> None:
-    """SYSCALL, which the engine leaves to its hook: the instruction's effect, or #UD where it is switched off."""
+def serve_system_call(cb: object, is_sysenter: bool) -> None:
+    """SYSCALL and SYSENTER, which the engine leaves to its hooks: the instruction's effect, or its fault."""
     if cb[cbw.IO_POISONED]:
         return
     clock.save_context(cb)
-    regs = cb[cbw.ENV]
     cb[cbw.IO_NOW] = clock.now_in_block(cb)
-    cb[cbw.EVENT_RIP] = load64(regs + env.EIP)
+    cb[cbw.EVENT_RIP] = load64(cb[cbw.ENV] + env.EIP)
     if cb[cbw.EVENT_INSNS]:
         fetch_instruction(cb)
-    if syscall.is_enabled(cb):
-        syscall.enter(cb, instruction_length(cb))
-        call2(cb[cbw.FN_RESTORE], cb[cbw.ENGINE], cb[cbw.CONTEXT])
-    else:
+    fault = syscall.fault_of_sysenter(cb) if is_sysenter else syscall.fault_of_syscall(cb)
+    if fault:
         cb[cbw.PENDING_ERROR] = 0
-        poison(cb, 1 + deliver.UD)
+        poison(cb, fault)
+    else:
+        length = instruction_length(cb)
+        if is_sysenter:
+            syscall.enter_by_sysenter(cb, length)
+        else:
+            syscall.enter_by_syscall(cb, length)
+        call2(cb[cbw.FN_RESTORE], cb[cbw.ENGINE], cb[cbw.CONTEXT])
     cb[cbw.IO_NOW] = -1
 
 
@@ -458,4 +464,10 @@ def on_port_write(_engine: object, port: int, size: int, value: int, data: objec
 @cfunc(types.void(types.voidptr, types.voidptr), cache=True)
 def on_syscall(_engine: object, data: object) -> None:
     """UC_HOOK_INSN for SYSCALL."""
-    serve_syscall(as_words(address_of(data), cbw.WORDS))
+    serve_system_call(as_words(address_of(data), cbw.WORDS), False)
+
+
+@cfunc(types.void(types.voidptr, types.voidptr), cache=True)
+def on_sysenter(_engine: object, data: object) -> None:
+    """UC_HOOK_INSN for SYSENTER."""
+    serve_system_call(as_words(address_of(data), cbw.WORDS), True)

@@ -85,6 +85,8 @@ def write_engine_register(cb: object, register: int, value: int) -> None:
     store64(cb[cbw.SCRATCH], value)
     call3(cb[cbw.FN_REG_WRITE], cb[cbw.ENGINE], register, cb[cbw.SCRATCH])
     clock.save_context(cb)
+    if register == REG_CR3:
+        cb[cbw.ENGINE_CR3] = value
 
 
 @compiled

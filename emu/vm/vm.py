@@ -214,6 +214,7 @@ class VirtualMachine:
             on_port_read=handler.on_port_read.address,
             on_port_write=handler.on_port_write.address,
             on_syscall=handler.on_syscall.address,
+            on_sysenter=handler.on_sysenter.address,
         )
 
     def _fail(self, error: BaseException) -> int:
@@ -299,6 +300,7 @@ class VirtualMachine:
         for word, value in (
             (cbw.GUEST_CR0, RESET_STATE.cr0),
             (cbw.GUEST_CR3, 0),
+            (cbw.ENGINE_CR3, 0),
             (cbw.GUEST_CR4, 0),
             (cbw.BLOCK, 0),
             (cbw.ROOT, NO_ROW),
