@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from emu.errors import UsageError
-from emu.units import GIB, MIB, PAGE_BYTES
+from emu.units import GIB, KIB, MIB, PAGE_BYTES
 
 MIN_MEMORY_BYTES = 4 * MIB  # the firmware, a kernel at 1 MiB and room to work in
 MAX_MEMORY_BYTES = 3 * GIB  # above lie the addresses that PC chipsets keep for devices
@@ -18,6 +18,7 @@ SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 # Optimizations of the shadow MMU, each of which a name switches off (`emu.vm.shadow` says what they do).
 SHADOW_SWITCHES = ("no-cache", "no-unsync", "no-prefetch", "no-update", "no-flood", "no-emulate")
+MAX_SHADOW_PAGES = 1 << 20
 MIN_SHADOW_PAGES = 16  # the paths to the pages of one instruction must fit
 
 
@@ -36,6 +37,17 @@ def parse_size(text: str, *, what: str = "memory size") -> int:
         msg = f"{what} '{text[:40]}': expected a whole number with K, M or G, such as 32M"
         raise UsageError(msg)
     return int(number) * SUFFIXES[suffix]
+
+
+def parse_switches(text: str) -> frozenset[str]:
+    """The shadow MMU's switches in a list such as `no-unsync,no-cache`, `all` for every one; VmConfig refuses unknown ones."""
+    names = frozenset(name.strip() for name in text.split(",") if name.strip())
+    return frozenset(SHADOW_SWITCHES) if names == {"all"} else names
+
+
+def parse_shadow_memory(text: str) -> int:
+    """Pages of a cap on shadow memory such as `16M`; raises UsageError for anything else, or less than MIN_SHADOW_PAGES."""
+    return parse_size(text, what="shadow memory") // PAGE_BYTES
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,10 @@ class VmConfig:
             if switch not in SHADOW_SWITCHES:
                 raise UsageError(f"unknown shadow switch '{switch}': known are {', '.join(SHADOW_SWITCHES)}")
         if self.shadow_pages < MIN_SHADOW_PAGES:
-            raise UsageError(f"{self.shadow_pages} shadow pages: at least {MIN_SHADOW_PAGES} are needed")
+            least = MIN_SHADOW_PAGES * PAGE_BYTES // KIB
+            raise UsageError(f"shadow memory of {self.shadow_pages * PAGE_BYTES // KIB}K: at least {least}K are needed")
+        if self.shadow_pages > MAX_SHADOW_PAGES:
+            raise UsageError(f"shadow memory of {self.shadow_pages * PAGE_BYTES // MIB}M: at most 4096M can be used")
         if self.memory_bytes % PAGE_BYTES:
             msg = f"memory size of {self.memory_bytes} bytes: whole pages of {PAGE_BYTES} bytes are needed"
             raise UsageError(msg)

@@ -9,11 +9,12 @@ import typer
 
 from emu import events
 from emu.cli.console import write_out
-from emu.config import Mmu, VmConfig, parse_size
+from emu.config import SHADOW_SWITCHES, Mmu, VmConfig, parse_shadow_memory, parse_size, parse_switches
 from emu.errors import UsageError
-from emu.units import MIB
+from emu.units import MIB, PAGE_BYTES
 
 DEFAULTS = VmConfig()
+SHADOW_MEMORY = f"{DEFAULTS.shadow_pages * PAGE_BYTES // MIB}M"
 OPTIONAL_VALUES = {"--trace": "-", "--tables": "end"}  # options whose value may be left out, and what that means
 
 app = typer.Typer(
@@ -57,6 +58,10 @@ def boot(
         Path | None, typer.Option(metavar="FILE", help="Boot from this disk image, in real mode, instead of a kernel.")
     ] = None,
     mmu: Annotated[Mmu, typer.Option(help="How the guest's paging is virtualized.")] = DEFAULTS.mmu,
+    shadow: Annotated[
+        str, typer.Option(metavar="SWITCHES", help=f"Optimizations of the shadow MMU to do without: {', '.join(SHADOW_SWITCHES)}.")
+    ] = "",
+    shadow_memory: Annotated[str, typer.Option(help="Cap on shadow page tables; least recently used ones go.")] = SHADOW_MEMORY,
     cpu_limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many guest instructions.")] = None,
     trace: Annotated[str | None, typer.Option(metavar="[=FILE]", help="Trace events to standard error, or to a file.")] = None,
     select: Annotated[
@@ -79,7 +84,13 @@ def boot(
         raise UsageError("--boot-disk boots without a kernel: it takes no guest, --append or --module")
     if boot_disk is None and guest is None:
         raise UsageError("nothing to boot: give a guest, or --boot-disk FILE")
-    config = VmConfig(memory_bytes=parse_size(memory), mmu=mmu, events=_event_groups(select, traced=trace is not None))
+    config = VmConfig(
+        memory_bytes=parse_size(memory),
+        mmu=mmu,
+        events=_event_groups(select, traced=trace is not None),
+        shadow_switches=parse_switches(shadow),
+        shadow_pages=parse_shadow_memory(shadow_memory),
+    )
     options = BootOptions(
         guest=guest,
         boot_disk=boot_disk,
@@ -111,6 +122,7 @@ def guests() -> None:
 def run_suites(
     paths: Annotated[list[Path] | None, typer.Argument(help="Suites: folders or suite.toml files; none: emu's own.")] = None,
     mmu: Annotated[str, typer.Option(help="MMUs to run under, as in shadow,nested.")] = ",".join(Mmu),
+    shadow: Annotated[str, typer.Option(metavar="SWITCHES", help="Optimizations of the shadow MMU to do without.")] = "",
     pattern: Annotated[str | None, typer.Option("-k", metavar="PATTERN", help="Only cases with this in their name.")] = None,
     workers: Annotated[int | None, typer.Option("-j", min=1, help="Processes at once; one a core if not given.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
@@ -128,6 +140,7 @@ def run_suites(
     options = TestOptions(
         paths=tuple(paths or ()),
         mmus=parse_mmus(mmu),
+        shadow_switches=parse_switches(shadow),
         pattern=pattern,
         workers=workers,
         junit=junit,

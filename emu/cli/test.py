@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from emu.cli.console import write_out
-from emu.config import Mmu
+from emu.config import Mmu, VmConfig
 from emu.errors import OutputError, UsageError
 from emu.suite import cases as suite_cases
 from emu.suite import qemu, report
@@ -30,6 +30,7 @@ class TestOptions:
 
     paths: tuple[Path, ...]
     mmus: tuple[Mmu, ...]
+    shadow_switches: frozenset[str]
     pattern: str | None
     workers: int | None  # None: one a core
     junit: Path | None
@@ -51,6 +52,7 @@ def parse_mmus(text: str) -> tuple[Mmu, ...]:
 
 def test(options: TestOptions) -> int:
     """Run the chosen cases and report; the exit status of the command."""
+    VmConfig(shadow_switches=options.shadow_switches)  # refuses unknown ones
     jobs = _chosen_jobs(options)
     if options.only_list:
         _say("".join(f"{job.title}\n" for job in jobs))
@@ -74,7 +76,9 @@ def _chosen_jobs(options: TestOptions) -> list[Job]:
     files = suite_cases.find_suites(list(options.paths)) if options.paths else [suite_cases.own_suite()]
     known = [case for file in files for case in suite_cases.read_suite(file)]
     chosen = [case for case in known if matches(case, options.pattern)]
-    jobs = jobs_of(chosen, options.mmus, beside_qemu=options.beside_qemu, update=options.update)
+    jobs = jobs_of(
+        chosen, options.mmus, beside_qemu=options.beside_qemu, update=options.update, switches=options.shadow_switches
+    )
     if not jobs:
         raise UsageError(f"no case matches '{options.pattern}'" if options.pattern and not chosen else "no case for this MMU")
     return jobs

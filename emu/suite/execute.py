@@ -27,7 +27,15 @@ def execute(job: Job) -> Result:
 def _run(job: Job, groups: frozenset[str], last_events: int | None = None) -> Finished:
     case = job.case
     what = launch.Boot(case.image, case.append, case.modules)
-    return run_guest(what, memory_bytes=case.memory_bytes, mmu=job.mmu, limit=case.limit, groups=groups, last_events=last_events)
+    return run_guest(
+        what,
+        memory_bytes=case.memory_bytes,
+        mmu=job.mmu,
+        limit=case.limit,
+        groups=groups,
+        last_events=last_events,
+        switches=job.switches,
+    )
 
 
 def _alone(job: Job) -> Result:

@@ -21,6 +21,7 @@ class Job:
     mmu: Mmu
     beside_qemu: bool = False
     update: bool = False
+    switches: frozenset[str] = frozenset()  # of the shadow MMU (`emu.config.SHADOW_SWITCHES`)
 
     @property
     def where(self) -> str:
@@ -56,12 +57,19 @@ class Result:
         return [*own, FAIL] if self.status == FAIL and FAIL not in own else own
 
 
-def jobs_of(cases: list[Case], mmus: tuple[Mmu, ...], *, beside_qemu: bool = False, update: bool = False) -> list[Job]:
+def jobs_of(
+    cases: list[Case],
+    mmus: tuple[Mmu, ...],
+    *,
+    beside_qemu: bool = False,
+    update: bool = False,
+    switches: frozenset[str] = frozenset(),
+) -> list[Job]:
     """The jobs of these cases, in order: each MMU that is both asked for and the case's, then QEMU."""
     jobs = []
     for case in cases:
         chosen = [mmu for mmu in case.mmus if mmu in mmus]
-        jobs += [Job(case, mmu, update=update) for mmu in chosen]
+        jobs += [Job(case, mmu, update=update, switches=switches) for mmu in chosen]
         if beside_qemu and chosen:
-            jobs.append(Job(case, chosen[0], beside_qemu=True))
+            jobs.append(Job(case, chosen[0], beside_qemu=True, switches=switches))
     return jobs

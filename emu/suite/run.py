@@ -44,6 +44,7 @@ def run_guest(
     limit: int,
     groups: frozenset[str] = frozenset(),
     last_events: int | None = None,
+    switches: frozenset[str] = frozenset(),
 ) -> Finished:
     """Boot and run to the end, or to `limit` of virtual time; keep all events of `groups`, or only the last few.
 
@@ -59,7 +60,7 @@ def run_guest(
             kept[-1] = records[~_is_of_serial_line(records)]
             kept[:] = [np.concatenate(kept)[-last_events:]]
 
-    config = VmConfig.from_mapping({"memory_bytes": memory_bytes, "mmu": mmu, "events": groups})
+    config = VmConfig.from_mapping({"memory_bytes": memory_bytes, "mmu": mmu, "events": groups, "shadow_switches": switches})
     console = launch.RecordingConsole()
     vm = launch.new_machine(config, launch.boot_files(what, memory_bytes), console, keep)
     vm.no_reboot = True
