@@ -114,9 +114,15 @@ def _files(folder: Path, script: bytes) -> tuple[Path, Path]:
 
 ENGINES = {
     "shadow": Engine("shadow", functools.partial(run_emu, mmu="shadow"), Board(reads_first=True)),
-    "nested": Engine("nested", functools.partial(run_emu, mmu="nested"), Board(checks_pointers=False, marks_huge=True, reads_first=True)),
+    "nested": Engine(
+        "nested", functools.partial(run_emu, mmu="nested"), Board(checks_pointers=False, marks_huge=True, reads_first=True)
+    ),
     "plain": Engine("plain", _run_plain, Board(absent_word=None, checks_pointers=False, marks_huge=True, reads_first=True)),
-    "qemu": Engine("qemu", functools.partial(run_qemu, accelerator="tcg"), board=Board(absent_word=0, marks_pointers=True, checks_pointers=False, marks_huge=True, reads_first=True)),
+    "qemu": Engine(
+        "qemu",
+        functools.partial(run_qemu, accelerator="tcg"),
+        board=Board(absent_word=0, marks_pointers=True, checks_pointers=False, marks_huge=True, reads_first=True),
+    ),
     "kvm": Engine("kvm", functools.partial(run_qemu, accelerator="kvm")),
 }
 

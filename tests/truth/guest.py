@@ -28,7 +28,19 @@ def image() -> bytes:
         for source in ("fuzz.S", "fuzz.c"):
             options = macros if source.endswith(".c") else []
             _zig(folder, "cc", *FLAGS, *options, "-c", str(SOURCES / source), "-o", f"{source}.o")
-        _zig(folder, "ld.lld", "-m", "elf_i386", "-static", "-T", str(SOURCES / "fuzz.ld"), "fuzz.S.o", "fuzz.c.o", "-o", "fuzz.elf")
+        _zig(
+            folder,
+            "ld.lld",
+            "-m",
+            "elf_i386",
+            "-static",
+            "-T",
+            str(SOURCES / "fuzz.ld"),
+            "fuzz.S.o",
+            "fuzz.c.o",
+            "-o",
+            "fuzz.elf",
+        )
         return (folder / "fuzz.elf").read_bytes()
 
 
