@@ -80,6 +80,7 @@ class Model:
         self.table_pages: set[int] = {ARENA + PAGE * page for page in range(layout.TABLE_PAGES)}
         self.is_stale = False  # an entry became stricter, and not all was flushed since
         self.fresh: set[int] = set()  # pages invalidated since then
+        self.has_old_pointers = False  # a PDPTE of PAE changed, which takes effect at a load of CR3
         self.had_global = False  # a translation may be global: a CR3 load is not enough
 
     # ---- memory ----
@@ -150,6 +151,7 @@ class Model:
 
     def _cr3(self, value: int) -> None:
         self.registers = replace(self.registers, cr3=value)
+        self.has_old_pointers = False
         if not self.had_global:
             self._all_flushed()
 
@@ -171,7 +173,7 @@ class Model:
 
     def _access(self, what: int, linear: int, value: int) -> Expectation:
         kind = what & 0xFF
-        if self.format is mmu.Format.NONE or (self.is_stale and linear >> 12 not in self.fresh):
+        if self.format is mmu.Format.NONE or self.has_old_pointers or (self.is_stale and linear >> 12 not in self.fresh):
             raise RefusedError("a translation that may be stale")
         if linear % PAGE > PAGE - (8 if kind == VERIFY else 4) or linear % 4:
             raise RefusedError("an access that is not aligned")
@@ -271,7 +273,7 @@ class Model:
         return mmu.paging_format(self.registers)
 
     def _all_flushed(self) -> None:
-        self.is_stale = False
+        self.is_stale = self.has_old_pointers = False
         self.fresh.clear()
         self.had_global = bool(self.registers.cr4 & mmu.CR4_PGE)
 
@@ -291,6 +293,10 @@ class Model:
         width = 4 if self.format is mmu.Format.BITS32 else 8
         if not all(self._is_looser(old, self.entry(at, width)) for at, old in before.items()):
             self._has_become_stale()
+        root = self.registers.cr3 & mmu.ROOT_MASK[mmu.Format.PAE]
+        if self.format is mmu.Format.PAE and any(root <= at < root + 32 for at in before):
+            self._has_become_stale()
+            self.has_old_pointers = True
 
     def _is_looser(self, old: int, new: int) -> bool:
         """SDM section 4.10.4.3: changes that need no invalidation."""

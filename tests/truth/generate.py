@@ -249,7 +249,7 @@ class Generator:
     def flush(self) -> list[Operation]:
         """A flush of everything, or of the addresses in use."""
         registers = self.model.registers
-        if self.chance(40):
+        if self.chance(40) and not self.model.has_old_pointers:
             return [["invlpg", address] for address in self.here.addresses]
         if registers.cr4 & mmu.CR4_PGE or self.model.had_global:
             return [["cr4", registers.cr4 ^ mmu.CR4_PGE], ["cr4", registers.cr4]]
