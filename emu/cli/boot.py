@@ -38,7 +38,8 @@ STATUS_LIMIT, STATUS_TRIPLE_FAULT, STATUS_HALTED, STATUS_RESET, STATUS_UNSUPPORT
 class BootOptions:
     """What the command line asks for."""
 
-    guest: str
+    guest: str | None
+    boot_disk: Path | None  # either this or `guest`
     config: VmConfig
     append: str
     modules: tuple[Path, ...]
@@ -49,6 +50,13 @@ class BootOptions:
     raw_exit: bool
     no_reboot: bool
     quiet: bool
+
+
+def what_to_boot(options: BootOptions) -> launch.Boot:
+    """The image that the command line names; raises UsageError when there is none."""
+    if options.boot_disk is not None:
+        return launch.Boot(launch.find_disk(options.boot_disk), is_disk=True)
+    return launch.Boot(launch.find_image(options.guest or ""), options.append, options.modules)
 
 
 @contextlib.contextmanager
@@ -86,8 +94,7 @@ def _lost_trace(target: str, error: OSError) -> OutputError:
 def boot(options: BootOptions) -> int:
     """Boot, run, sum up; the exit status of the command."""
     config = options.config
-    what = launch.Boot(launch.find_image(options.guest), options.append, options.modules)
-    files = launch.boot_files(what, config.memory_bytes)
+    files = launch.boot_files(what_to_boot(options), config.memory_bytes)
     announce_compilation()
     console = HostConsole()
     crash.install()
@@ -145,7 +152,7 @@ def exit_status(stop: Any, *, raw: bool) -> int:
 def summary(vm: Any, stop: Any, options: BootOptions, status: int) -> dict[str, Any]:
     """The object that --json prints: nothing in it differs between two equal runs."""
     return {
-        "guest": options.guest,
+        "guest": options.guest if options.boot_disk is None else str(options.boot_disk),
         "mmu": str(options.config.mmu),
         "memory_bytes": options.config.memory_bytes,
         "outcome": str(stop.outcome),

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Boot:
-    """What a machine boots. A new kind of image is a field here and a branch in `boot_files`."""
+    """What a machine boots: a multiboot kernel with its arguments and modules, or a disk with a boot sector."""
 
     image: Path
     append: str = ""
     modules: tuple[Path, ...] = ()
+    is_disk: bool = False
 
 
 def find_image(guest: str) -> Path:
@@ -40,8 +41,16 @@ def find_image(guest: str) -> Path:
     raise UsageError(f"unknown guest '{guest}': neither a file nor one of {', '.join(known)}")
 
 
+def find_disk(disk: Path) -> Path:
+    """A boot disk that comes with emu by its name, else a file."""
+    known = images.FOLDER / f"{disk}.img"
+    return known if "/" not in str(disk) and known.is_file() else disk
+
+
 def boot_files(what: Boot, memory_bytes: int) -> dict[str, bytes]:
     """The fw_cfg files that boot it; raises BadImageError or UsageError."""
+    if what.is_disk:
+        return loader.load_disk(what.image)
     return loader.load(what.image, memory_bytes, what.append, what.modules)
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from emu import images
 from emu.config import Mmu
 from emu.errors import UsageError
 from emu.events import CATALOGUE, Outcome
-from emu.suite.cases import counter_names, find_suites, read_suite
+from emu.suite.cases import counter_names, find_suites, own_suite, read_suite
 from emu.trace import counters
 from tests.suite.kernels import case, suite
 
@@ -117,3 +118,11 @@ def test_folders_are_searched_and_must_have_a_suite(tmp_path: Path) -> None:
     for path, words in ((tmp_path / "empty", "no suite.toml"), (tmp_path / "none", "no such file")):
         with pytest.raises(UsageError, match=words):
             find_suites([path])
+
+
+def test_emus_own_suite_lies_beside_its_guests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "FOLDER", tmp_path)
+    with pytest.raises(UsageError, match="name a folder with a suite.toml"):
+        own_suite()
+    made = suite(tmp_path / "suite", case("a"))
+    assert own_suite() == made
