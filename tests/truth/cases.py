@@ -283,7 +283,6 @@ class Model:
 
     def _entries_around(self, address: int, size: int) -> dict[int, int]:
         """The entries that a store changes, if it goes to a page of tables."""
-        self.had_global |= bool(self.registers.cr4 & mmu.CR4_PGE)
         if address & ~(PAGE - 1) not in self.table_pages:
             return {}
         width = 4 if self.format is mmu.Format.BITS32 else 8
