@@ -23,6 +23,7 @@ from emu.vm.msr import MsrFile, signed
 EAX, ECX, EDX, EBX = range(4)
 OPCODE_WRMSR, OPCODE_SMSW_LMSW = 0x30, 0x01
 NO_PAGE = -1
+ADDRESS_MASK = (1 << 64) - 1  # words of the control block are signed
 USER_LEVEL = 3
 HIGHEST_PRIORITY = 15
 
@@ -109,7 +110,8 @@ def device_fetch(context: ExitContext) -> Stop:
 
 def no_progress(context: ExitContext) -> Stop:
     """The same fault was served again and again: a bug of emu, never the guest's doing."""
-    msg = f"no progress at {context.registers.rip:08x}: fault on {int(context.control[cbw.EXIT_INFO]):08x} served in vain"
+    address = int(context.control[cbw.EXIT_INFO]) & ADDRESS_MASK
+    msg = f"no progress at {context.registers.rip:08x}: fault on {address:08x} served in vain"
     raise BrokenInvariantError(msg)
 
 

@@ -50,6 +50,8 @@ def make_room_to_store(cb: object, va: int, slot: int, access: int) -> bool:
 def on_shadow_fault(cb: object, va: int, seen: int) -> int:
     """A #PF exit while shadow tables are walked; `seen` is the error code against the shadow."""
     kind = seen & (pg.FAULT_WRITE | pg.FAULT_USER | pg.FAULT_FETCH)
+    if not kind & pg.FAULT_USER and env.cpl(cb[cbw.ENV]) == 3:
+        kind |= walk.IMPLICIT  # such as a descriptor's read
     write = kind & pg.FAULT_WRITE != 0
     fault, ppn, access, _size = walk.walk(cb, va, kind, True)
     if fault != walk.NO_FAULT:

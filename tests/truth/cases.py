@@ -8,7 +8,7 @@ A case is a list of operations, each a list of a name and numbers, as JSON keeps
     ["cr0", value] ["cr3", value] ["cr4", value] ["efer", value] ["invlpg", address]
     ["access", kind | USER | AC, address, value]
 
-`Model` carries them out on a memory of its own. It refuses (`Refused`) what would leave the part of memory that a case
+`Model` carries them out on a memory of its own. It refuses (`RefusedError`) what would leave the part of memory that a case
 owns or break the guest that carries it out, and what the manuals leave open: an access by a translation that was made
 stricter and not invalidated since. So every case that the model accepts has one right answer, but for the A bits that a
 faulting access may set above the entry that stopped it.
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.truth import layout, mmu
-from tests.truth.layout import AC, ARENA, ARENA_END, COMPARE, DATA, EXCHANGE, FETCH, OR, PAGE, READ, USER, VERIFY, WRITE
+from tests.truth.layout import AC, ARENA, ARENA_END, COMPARE, EXCHANGE, FETCH, OR, PAGE, READ, USER, VERIFY, WRITE
 
 Operation = list[Any]
 ONES32 = 0xFFFF_FFFF
@@ -33,7 +33,7 @@ MODIFYING_KINDS = (EXCHANGE, COMPARE, OR)
 VALUE_KINDS = (READ, EXCHANGE)  # those that bring a value back
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The operation has no single right answer, or the guest would not survive it."""
 
 
@@ -48,6 +48,7 @@ class Expectation:
     unknown: int = 0  # bits of value that may be either
     memory: dict[int, int] = field(default_factory=dict)  # watched 32-bit words afterwards
     memory_unknown: dict[int, int] = field(default_factory=dict)
+    page_bytes: int = 0  # of the page that the access went to
     description: str = ""
 
 
@@ -79,19 +80,20 @@ class Model:
         self.table_pages: set[int] = {ARENA + PAGE * page for page in range(layout.TABLE_PAGES)}
         self.is_stale = False  # an entry became stricter, and not all was flushed since
         self.fresh: set[int] = set()  # pages invalidated since then
+        self.has_old_pointers = False  # a PDPTE of PAE changed, which takes effect at a load of CR3
         self.had_global = False  # a translation may be global: a CR3 load is not enough
 
     # ---- memory ----
 
     def word(self, physical: int) -> int:
-        """The 32-bit word at an aligned address; Refused outside the arena and absent memory."""
+        """The 32-bit word at an aligned address; RefusedError outside the arena and absent memory."""
         if ARENA <= physical < ARENA_END:
             return self.words.get(physical, layout.pattern(physical))
         if is_absent(physical) and self.board.absent_word is not None:
             return self.board.absent_word
         if layout.DIRECTORY + 6 * 8 <= physical < layout.TABLES64 or layout.POINTERS + 8 <= physical < layout.POINTERS + PAGE:
             return 0  # the guest's own tables, beyond what maps the guest
-        raise Refused(f"{physical:#x} is the guest's own, or absent")
+        raise RefusedError(f"{physical:#x} is the guest's own, or absent")
 
     def read(self, physical: int, size: int) -> int:
         """An entry, for the reference MMU."""
@@ -105,7 +107,7 @@ class Model:
         if is_absent(physical):
             return
         if not ARENA <= physical < ARENA_END:
-            raise Refused(f"a store to {physical:#x}")
+            raise RefusedError(f"a store to {physical:#x}")
         self.words[physical] = value
         self.unknown.pop(physical, None)
         self.touched.add(physical & ~7)
@@ -114,10 +116,14 @@ class Model:
         """An entry of the arena, for comparison before and after a store."""
         return self.word(physical) | (self.word(physical + 4) << 32 if size == 8 else 0)
 
+    def translate(self, registers: mmu.Registers, access: mmu.Access) -> mmu.Result:
+        """What the reference makes of an access to this memory."""
+        return mmu.translate(self.read, registers, access)
+
     # ---- operations ----
 
     def apply(self, operation: Operation) -> Expectation | None:
-        """Carry out an operation; an access says what it expects. Raises Refused, with the model then unusable."""
+        """Carry out an operation; an access says what it expects. Raises RefusedError, with the model then unusable."""
         name, *numbers = operation
         expectation = getattr(self, f"_{name}")(*numbers)
         self._check_guest_mapping()
@@ -133,9 +139,9 @@ class Model:
 
     def _mode(self, is_long: int, cr0: int, cr3: int, cr4: int, efer: int) -> None:
         if not cr0 & mmu.CR0_PE or not cr0 & mmu.CR0_PG:
-            raise Refused("every mode is one with paging")
+            raise RefusedError("every mode is one with paging")
         if bool(is_long) != bool(efer & mmu.EFER_LME) or (is_long and not cr4 & mmu.CR4_PAE):
-            raise Refused("long mode needs LME and PAE")
+            raise RefusedError("long mode needs LME and PAE")
         active = mmu.EFER_LMA if is_long else 0
         self.registers = mmu.Registers(cr0=cr0, cr3=cr3, cr4=cr4, efer=efer | active)
         self._all_flushed()
@@ -145,6 +151,7 @@ class Model:
 
     def _cr3(self, value: int) -> None:
         self.registers = replace(self.registers, cr3=value)
+        self.has_old_pointers = False
         if not self.had_global:
             self._all_flushed()
 
@@ -166,20 +173,20 @@ class Model:
 
     def _access(self, what: int, linear: int, value: int) -> Expectation:
         kind = what & 0xFF
-        if self.format is mmu.Format.NONE or (self.is_stale and linear >> 12 not in self.fresh):
-            raise Refused("a translation that may be stale")
+        if self.format is mmu.Format.NONE or self.has_old_pointers or (self.is_stale and linear >> 12 not in self.fresh):
+            raise RefusedError("a translation that may be stale")
         if linear % PAGE > PAGE - (8 if kind == VERIFY else 4) or linear % 4:
-            raise Refused("an access that is not aligned")
+            raise RefusedError("an access that is not aligned")
         if linear >> 32 and self.format is not mmu.Format.LONG:
-            raise Refused("an address that 32-bit code does not have")
+            raise RefusedError("an address that 32-bit code does not have")
         if kind == VERIFY and not (what & USER and mmu.is_canonical(linear)):
-            raise Refused("LLDT would fault first")
+            raise RefusedError("LLDT would fault first")
         registers = replace(self.registers, cpl=3 if what & USER else 0, ac=bool(what & AC))
         registers = replace(registers, checks_pointers=self.board.checks_pointers)
         access = mmu.Access(linear, KINDS.get(kind, mmu.Kind.WRITE), implicit=kind == VERIFY)
-        result = mmu.translate(self.read, registers, access)
+        result = self.translate(registers, access)
         if kind in MODIFYING_KINDS and self.board.reads_first:
-            result = self._read_first(result, mmu.translate(self.read, registers, replace(access, kind=mmu.Kind.READ)))
+            result = self._read_first(result, self.translate(registers, replace(access, kind=mmu.Kind.READ)))
         for mark in result.may_mark:
             self._may_mark(mark)
         if self.board.marks_huge and self.format is mmu.Format.LONG and result.ended_at and result.ended_at[0].name == "PDPTE":
@@ -188,7 +195,7 @@ class Model:
             self._may_mark_pointer(linear >> 30)
         if isinstance(result.outcome, mmu.Translation):
             if kind in MODIFYING_KINDS and any(mark.physical & ~7 == result.outcome.physical & ~7 for mark in result.marks):
-                raise Refused("a read-modify-write of an entry that it is translated by: engines read before they mark")
+                raise RefusedError("a read-modify-write of an entry that it is translated by: engines read before they mark")
             for mark in result.marks:
                 self._mark(mark)
             expectation = self._carry_out(kind, result.outcome.physical, linear, value)
@@ -196,6 +203,7 @@ class Model:
             expectation = Expectation(14, result.outcome.error_code, result.outcome.cr2)
         else:
             expectation = Expectation(13)
+        expectation.page_bytes = getattr(result.outcome, "page_bytes", 0)
         expectation.description = f"{result.outcome}"
         expectation.memory = {at: self.word(at) for quad in self.touched for at in (quad, quad + 4)}
         expectation.memory_unknown = dict(self.unknown)
@@ -212,12 +220,12 @@ class Model:
         before = self._entries_around(physical, 4) if not is_absent(physical) else {}
         old, unknown = self.word(physical), self.unknown.get(physical, 0)
         if kind == FETCH and (unknown or old & 0xFFFF != INT_80 or is_absent(physical)):
-            raise Refused("a fetch of something else than INT 80h")
+            raise RefusedError("a fetch of something else than INT 80h")
         if kind in (WRITE, EXCHANGE):
             self.store(physical, value)
         if kind == COMPARE:
             if unknown:
-                raise Refused("a comparison with an unknown value")
+                raise RefusedError("a comparison with an unknown value")
             if old == value:
                 self.store(physical, linear & ONES32)
         if kind == OR and not unknown and not is_absent(physical):
@@ -231,7 +239,7 @@ class Model:
         if is_absent(mark.physical):
             return
         if not ARENA <= mark.physical < ARENA_END:
-            raise Refused("A or D in the guest's own tables")
+            raise RefusedError("A or D in the guest's own tables")
         self.words[mark.physical] = self.word(mark.physical) | mark.bits
         self.unknown[mark.physical] = self.unknown.get(mark.physical, 0) & ~mark.bits
         self.touched.add(mark.physical & ~7)
@@ -255,7 +263,7 @@ class Model:
         """A is a reserved bit where a word is a PDPTE of PAE too, and processors with PDPTE registers would not see it yet."""
         root = self.registers.cr3 & mmu.ROOT_MASK[mmu.Format.PAE]
         if self.format is mmu.Format.PAE and root <= mark.physical < root + 32:
-            raise Refused("an A bit in a PDPTE")
+            raise RefusedError("an A bit in a PDPTE")
 
     # ---- what may be stale ----
 
@@ -265,7 +273,7 @@ class Model:
         return mmu.paging_format(self.registers)
 
     def _all_flushed(self) -> None:
-        self.is_stale = False
+        self.is_stale = self.has_old_pointers = False
         self.fresh.clear()
         self.had_global = bool(self.registers.cr4 & mmu.CR4_PGE)
 
@@ -275,7 +283,6 @@ class Model:
 
     def _entries_around(self, address: int, size: int) -> dict[int, int]:
         """The entries that a store changes, if it goes to a page of tables."""
-        self.had_global |= bool(self.registers.cr4 & mmu.CR4_PGE)
         if address & ~(PAGE - 1) not in self.table_pages:
             return {}
         width = 4 if self.format is mmu.Format.BITS32 else 8
@@ -285,6 +292,10 @@ class Model:
         width = 4 if self.format is mmu.Format.BITS32 else 8
         if not all(self._is_looser(old, self.entry(at, width)) for at, old in before.items()):
             self._has_become_stale()
+        root = self.registers.cr3 & mmu.ROOT_MASK[mmu.Format.PAE]
+        if self.format is mmu.Format.PAE and any(root <= at < root + 32 for at in before):
+            self._has_become_stale()
+            self.has_old_pointers = True
 
     def _is_looser(self, old: int, new: int) -> bool:
         """SDM section 4.10.4.3: changes that need no invalidation."""
@@ -302,7 +313,7 @@ class Model:
             return
         for address, value, size in kernel_entries(self.format, self.registers.cr3 & mmu.ROOT_MASK[self.format]):
             if self.entry(address, size) != value:
-                raise Refused("the guest would lose its own mapping")
+                raise RefusedError("the guest would lose its own mapping")
         if self.board.marks_pointers and self.format is mmu.Format.PAE:
             self._may_mark_pointer(0)  # the guest's own accesses do
 
@@ -317,11 +328,11 @@ def kernel_entries(fmt: mmu.Format, root: int) -> list[tuple[int, int, int]]:
 
 
 def expectations(operations: list[Operation], board: Board = Board()) -> tuple[list[Expectation], list[int]]:
-    """What each access must do, and the addresses to watch; raises Refused."""
+    """What each access must do, and the addresses to watch; raises RefusedError."""
     model = Model(board)
     results = [model.apply(operation) for operation in operations]
     if len(model.touched) > 120:
-        raise Refused("more changes than the guest watches")
+        raise RefusedError("more changes than the guest watches")
     return [result for result in results if result], sorted(model.touched)
 
 

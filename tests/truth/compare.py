@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from dataclasses import dataclass
 
@@ -119,18 +120,25 @@ def compare_case(
     return None
 
 
+Prepared = dict[int, tuple[list[Expectation], list[int]]]
+"""Number of a case to what its accesses must do, and the addresses watched."""
+
+
+def prepare(engine: Engine, chosen: list[list[Operation]]) -> tuple[Prepared, bytes]:
+    """What an engine's answers are compared with, and the script; cases are left out that would harm the guest on its board."""
+    prepared: Prepared = {}
+    for number, operations in enumerate(chosen):
+        with contextlib.suppress(cases.RefusedError):
+            prepared[number] = cases.expectations(operations, engine.board)
+    return prepared, cases.script([cases.encode(n, chosen[n], watched) for n, (_, watched) in prepared.items()])
+
+
 def run(engine: Engine, chosen: list[list[Operation]]) -> list[Difference]:
     """Run cases on an engine; the differences, at most one a case. A run that ends early is a difference of the case it ended in."""
-    differences: list[Difference] = []
-    prepared = {}
-    for number, operations in enumerate(chosen):
-        try:
-            prepared[number] = cases.expectations(operations, engine.board)
-        except cases.Refused:
-            continue  # on this engine's board, the case would harm the guest
-    script = cases.script([cases.encode(n, chosen[n], watched) for n, (_, watched) in prepared.items()])
+    prepared, script = prepare(engine, chosen)
     data, ending = engine.run(script)
     report = Report(data)
+    differences: list[Difference] = []
     for number, answers in report.cases.items():
         expected, watched = prepared[number]
         found = compare_case(engine, number, expected, answers, watched)
@@ -138,9 +146,7 @@ def run(engine: Engine, chosen: list[list[Operation]]) -> list[Difference]:
             found = Difference(engine.name, number, -1, f"memory at {report.disturbed[number]:#x} changed")
         if found:
             differences.append(found)
-    if report.ending:
-        number = report.unfinished if report.unfinished is not None else -1
+    if report.ending or ending:
+        number = -1 if report.unfinished is None else report.unfinished
         differences.append(Difference(engine.name, number, -1, ending or report.ending, ended_run=True))
-    elif ending:
-        differences.append(Difference(engine.name, -1, -1, ending, ended_run=True))
     return differences

@@ -7,8 +7,8 @@ import random
 from dataclasses import dataclass
 
 from tests.truth import layout, mmu
-from tests.truth.cases import Model, Operation, Refused, kernel_entries
-from tests.truth.layout import AC, ARENA, ARENA_END, DATA, FETCH, OR, PAGE, READ, USER, VERIFY, WRITE
+from tests.truth.cases import Model, Operation, RefusedError, kernel_entries
+from tests.truth.layout import AC, ARENA, ARENA_END, DATA, PAGE, USER, VERIFY
 from tests.truth.mmu import Format
 
 OPERATIONS = (6, 14)  # after the tables are built
@@ -67,7 +67,7 @@ class Generator:
         return self.operations
 
     def add(self, *operations: Operation) -> None:
-        """Apply operations to the model and keep them; Refused passes."""
+        """Apply operations to the model and keep them; RefusedError passes."""
         for operation in operations:
             self.model.apply(operation)
             self.operations.append(operation)
@@ -191,7 +191,7 @@ class Generator:
             self.add(*step())
             if self.model.is_stale and self.chance(90):
                 self.add(*self.flush())
-        except Refused:
+        except RefusedError:
             del self.operations[kept:]
             self.here = here
             self.model = Model()
@@ -249,7 +249,7 @@ class Generator:
     def flush(self) -> list[Operation]:
         """A flush of everything, or of the addresses in use."""
         registers = self.model.registers
-        if self.chance(40):
+        if self.chance(40) and not self.model.has_old_pointers:
             return [["invlpg", address] for address in self.here.addresses]
         if registers.cr4 & mmu.CR4_PGE or self.model.had_global:
             return [["cr4", registers.cr4 ^ mmu.CR4_PGE], ["cr4", registers.cr4]]
@@ -269,6 +269,6 @@ def make(seed: int, formats: tuple[Format, ...] = (Format.BITS32, Format.PAE, Fo
     for attempt in range(100):
         try:
             return Generator(seed * 128 + attempt, formats).make()
-        except Refused:
+        except RefusedError:
             continue
     raise RuntimeError(f"seed {seed}: no acceptable case in 100 attempts")

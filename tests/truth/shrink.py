@@ -16,7 +16,7 @@ def is_acceptable(operations: list[Operation]) -> bool:
     """Whether the model accepts a case."""
     try:
         return bool(cases.expectations(operations, Board())[0])
-    except cases.Refused:
+    except cases.RefusedError:
         return False
 
 

@@ -57,18 +57,18 @@ class Tables:
     (WP_ON, mmu.CR4_PAE, mmu.EFER_LME, Format.PAE),
     (WP_ON, mmu.CR4_PAE, mmu.EFER_LMA, Format.LONG),
 ])  # fmt: skip
-def test_control_registers_choose_the_format(cr0, cr4, efer, expected):
+def test_control_registers_choose_the_format(cr0: int, cr4: int, efer: int, expected: Format) -> None:
     assert mmu.paging_format(Registers(cr0, 0, cr4, efer)) is expected
 
 
-def test_without_paging_an_address_is_physical():
+def test_without_paging_an_address_is_physical() -> None:
     result = mmu.translate(lambda *_: 0, Registers(mmu.CR0_PE, 0, 0), Access(0x1234, Kind.WRITE))
     assert result.outcome.physical == 0x1234
     assert not result.marks
 
 
 @pytest.mark.parametrize("fmt", PAGED)
-def test_a_translation_marks_every_entry_but_pdptes_of_pae(fmt):
+def test_a_translation_marks_every_entry_but_pdptes_of_pae(fmt: Format) -> None:
     tables = Tables(fmt)
     result = tables.access(Kind.WRITE, user=True)
     assert result.outcome == Translation(0x9345, 4096, writable=True, user=True, executable=True, is_global=False)
@@ -78,7 +78,7 @@ def test_a_translation_marks_every_entry_but_pdptes_of_pae(fmt):
 
 
 @pytest.mark.parametrize("fmt", PAGED)
-def test_an_entry_that_is_not_present_ends_the_walk(fmt):
+def test_an_entry_that_is_not_present_ends_the_walk(fmt: Format) -> None:
     for level in mmu.LEVELS[fmt]:
         tables = Tables(fmt)
         tables.change(level.name, remove=P, add=bits(8, 1))
@@ -90,7 +90,7 @@ def test_an_entry_that_is_not_present_ends_the_walk(fmt):
 
 
 @pytest.mark.parametrize("fmt", PAGED)
-def test_a_fault_leaves_the_entry_that_refused_alone_and_may_mark_those_above(fmt):
+def test_a_fault_leaves_the_entry_that_refused_alone_and_may_mark_those_above(fmt: Format) -> None:
     tables = Tables(fmt)
     tables.change("PTE", remove=RW)
     result = tables.access(Kind.WRITE)
@@ -101,7 +101,7 @@ def test_a_fault_leaves_the_entry_that_refused_alone_and_may_mark_those_above(fm
 
 
 @pytest.mark.parametrize("fmt", PAGED)
-def test_rights_are_those_that_all_levels_grant(fmt):
+def test_rights_are_those_that_all_levels_grant(fmt: Format) -> None:
     for level in mmu.LEVELS[fmt]:
         if not level.has_rights:
             continue
@@ -122,7 +122,7 @@ def test_rights_are_those_that_all_levels_grant(fmt):
 
 
 @pytest.mark.parametrize("fmt", PAGED)
-def test_smep_forbids_the_supervisor_to_execute_user_pages(fmt):
+def test_smep_forbids_the_supervisor_to_execute_user_pages(fmt: Format) -> None:
     tables = Tables(fmt)
     cr4 = tables.registers.cr4 | mmu.CR4_SMEP
     assert tables.error(Kind.FETCH, cr4=cr4) == 0x11
@@ -135,7 +135,7 @@ def test_smep_forbids_the_supervisor_to_execute_user_pages(fmt):
 
 
 @pytest.mark.parametrize("fmt", PAGED)
-def test_smap_keeps_the_supervisor_off_user_pages_unless_ac_is_set(fmt):
+def test_smap_keeps_the_supervisor_off_user_pages_unless_ac_is_set(fmt: Format) -> None:
     tables = Tables(fmt)
     cr4 = tables.registers.cr4 | mmu.CR4_SMAP
     assert tables.error(cr4=cr4) == 1
@@ -149,7 +149,7 @@ def test_smap_keeps_the_supervisor_off_user_pages_unless_ac_is_set(fmt):
 
 
 @pytest.mark.parametrize("fmt", PAGED)
-def test_an_implicit_access_is_the_supervisor_s(fmt):
+def test_an_implicit_access_is_the_supervisor_s(fmt: Format) -> None:
     tables = Tables(fmt)
     tables.change("PTE", remove=US)
     assert tables.error(user=True, implicit=True) is None
@@ -162,7 +162,7 @@ def test_an_implicit_access_is_the_supervisor_s(fmt):
     (Format.LONG, "PML4E", bits(51, 40) | PS), (Format.LONG, "PDPTE", bits(51, 40)),
     (Format.LONG, "PDE", bits(51, 40)), (Format.LONG, "PTE", bits(51, 40)),
 ])  # fmt: skip
-def test_reserved_bits_of_each_entry(fmt, level, reserved):
+def test_reserved_bits_of_each_entry(fmt: Format, level: str, reserved: int) -> None:
     makes_leaf = (fmt, level) in ((Format.PAE, "PDE"), (Format.LONG, "PDE"), (Format.LONG, "PDPTE"))
     for bit in (1 << number for number in range(32 if fmt is Format.BITS32 else 64)):
         if bit == PS and makes_leaf:
@@ -174,7 +174,7 @@ def test_reserved_bits_of_each_entry(fmt, level, reserved):
 
 
 @pytest.mark.parametrize("fmt", [Format.PAE, Format.LONG])
-def test_xd_is_reserved_without_nxe_and_fetches_are_not_told_apart(fmt):
+def test_xd_is_reserved_without_nxe_and_fetches_are_not_told_apart(fmt: Format) -> None:
     tables = Tables(fmt)
     tables.change("PTE", add=XD)
     efer = tables.registers.efer & ~mmu.EFER_NXE
@@ -182,13 +182,13 @@ def test_xd_is_reserved_without_nxe_and_fetches_are_not_told_apart(fmt):
     assert tables.error(Kind.FETCH, user=True, efer=efer) == 0xD
 
 
-def test_xd_does_not_exist_in_32_bit_paging():
+def test_xd_does_not_exist_in_32_bit_paging() -> None:
     tables = Tables(Format.BITS32)
     tables.change("PTE", remove=P)
     assert tables.error(Kind.FETCH, efer=mmu.EFER_NXE) == 0
 
 
-def test_a_4_mb_page_has_address_bits_39_to_32_in_bits_20_to_13():
+def test_a_4_mb_page_has_address_bits_39_to_32_in_bits_20_to_13() -> None:
     tables = Tables(Format.BITS32)
     tables.memory[tables.places["PDE"]] = 0x0080_0000 | 0xA5 << 13 | ALL | PS | G
     result = tables.access(Kind.WRITE, cr4=mmu.CR4_PSE | mmu.CR4_PGE)
@@ -198,7 +198,7 @@ def test_a_4_mb_page_has_address_bits_39_to_32_in_bits_20_to_13():
     assert tables.error() == 9
 
 
-def test_ps_is_ignored_without_pse():
+def test_ps_is_ignored_without_pse() -> None:
     tables = Tables(Format.BITS32)
     tables.change("PDE", add=PS | bits(21, 21))
     tables.memory[0x20_2008] = 0x9000 | P
@@ -206,7 +206,7 @@ def test_ps_is_ignored_without_pse():
 
 
 @pytest.mark.parametrize("fmt", [Format.PAE, Format.LONG])
-def test_a_2_mb_page(fmt):
+def test_a_2_mb_page(fmt: Format) -> None:
     tables = Tables(fmt)
     tables.memory[tables.places["PDE"]] = 0x12_3460_0000 | ALL | PS | bits(12, 12)  # bit 12 is PAT
     result = tables.access()
@@ -217,7 +217,7 @@ def test_a_2_mb_page(fmt):
         tables.change("PDE", remove=1 << bit)
 
 
-def test_a_1_gb_page_and_its_reserved_bits():
+def test_a_1_gb_page_and_its_reserved_bits() -> None:
     tables = Tables(Format.LONG)
     tables.memory[tables.places["PDPTE"]] = 0x12_4000_0000 | ALL | PS | XD
     result = tables.access(Kind.WRITE)
@@ -230,13 +230,13 @@ def test_a_1_gb_page_and_its_reserved_bits():
         tables.change("PDPTE", remove=1 << bit)
 
 
-def test_a_reserved_bit_goes_before_missing_rights():
+def test_a_reserved_bit_goes_before_missing_rights() -> None:
     tables = Tables(Format.LONG)
     tables.change("PTE", add=bits(40, 40), remove=US | RW)
     assert tables.error(Kind.WRITE, user=True) == 0xF
 
 
-def test_pae_finds_its_pointers_at_any_multiple_of_32_bytes():
+def test_pae_finds_its_pointers_at_any_multiple_of_32_bytes() -> None:
     tables = Tables(Format.PAE)
     tables.memory[0x1FE0 + 8] = tables.memory.pop(0x1008)
     assert tables.access(cr3=0x1FE0).outcome.physical == 0x9345
@@ -246,12 +246,12 @@ def test_pae_finds_its_pointers_at_any_multiple_of_32_bytes():
     (0x0000_7FFF_FFFF_FFFF, True), (0x0000_8000_0000_0000, False), (0xFFFF_7FFF_FFFF_FFFF, False),
     (0xFFFF_8000_0000_0000, True), (0x8000_0000_0000_0000, False),
 ])  # fmt: skip
-def test_addresses_that_are_not_canonical_have_no_page_fault(linear, is_canonical):
+def test_addresses_that_are_not_canonical_have_no_page_fault(linear: int, is_canonical: bool) -> None:
     result = mmu.translate(lambda *_: 0, REGISTERS[Format.LONG], Access(linear, Kind.READ))
     assert isinstance(result.outcome, PageFault if is_canonical else GeneralProtection)
 
 
-def test_global_needs_pge():
+def test_global_needs_pge() -> None:
     tables = Tables(Format.LONG)
     tables.change("PTE", add=G)
     assert not tables.access().outcome.is_global
