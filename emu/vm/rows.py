@@ -135,7 +135,7 @@ def target_of(cb: object, row: int, index: int) -> int:
 def drop_entry(cb: object, row: int, index: int) -> None:
     """Make an entry not present; the engine's TLB is due for a flush if it may know it.
 
-    It does not know an entry whose A bit is clear: it sets the bit when it takes an entry in.
+    It does not know an entry whose A bit is clear: it sets the bit when it takes an entry in. Directory pointers have none.
     """
     at = entry_address(cb, row, index)
     old = load64(at)
@@ -144,7 +144,7 @@ def drop_entry(cb: object, row: int, index: int) -> None:
             cb[cbw.CODE_EPOCH] += 1  # code may have been reached through it
         remove_link(cb, row * ENTRIES + index)
         store64(at, 0)
-        if old & pg.ACCESSED:
+        if old & pg.ACCESSED or row_word(cb, row, ROLE) & UNTRACED:
             cb[cbw.NEEDS_TLB_FLUSH] = 1
 
 

@@ -261,7 +261,6 @@ def sync_pointers(cb: object) -> None:
             )
             if not pointer & pg.PRESENT or pointer & pg.POINTER_RESERVED or not leads_there:
                 rows.drop_entry(cb, row, index)
-                cb[cbw.NEEDS_TLB_FLUSH] = 1  # the engine sets no A bit in a directory pointer
 
 
 @compiled

@@ -369,7 +369,7 @@ static void check_maps_itself(word unused)
     self[0] = page_with(1) | PRESENT | WRITABLE;
     expect("page mapped by the table itself", 1, *at(TEST_VA));
     expect("D of its own entry", DIRTY, self[1] & DIRTY);
-    self[1] &= ~(entry_t)WRITABLE;
+    *(volatile uint32_t *)&self[1] &= ~(uint32_t)WRITABLE; /* one store: a second could already find it read-only */
     invlpg((word)self);
     expect_page_fault("write after it made itself read-only", try_write((word)self), (word)self,
                       ERROR_PRESENT | ERROR_WRITE);
