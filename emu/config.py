@@ -17,7 +17,7 @@ SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 # Optimizations of the shadow MMU, each of which a name switches off (`emu.vm.shadow` says what they do).
-SHADOW_SWITCHES = ("no-cache", "no-unsync", "no-prefetch", "no-update", "no-flood")
+SHADOW_SWITCHES = ("no-cache", "no-unsync", "no-prefetch", "no-update", "no-flood", "no-emulate")
 MIN_SHADOW_PAGES = 16  # the paths to the pages of one instruction must fit
 
 

@@ -262,6 +262,7 @@ static const struct mode {
     {"ptestore", NULL, 100000, true, run_ptestore},
     {"ptebulk", NULL, 100, true, run_ptebulk},
     {"fork", NULL, 200, true, run_fork},
+    {"fork-clean", NULL, 200, true, run_fork_clean},
     {"wp", NULL, 50000, true, run_wp},
 };
 

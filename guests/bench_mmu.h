@@ -19,8 +19,11 @@ uint32_t run_ptestore(pte_t *directory, uint32_t count);
 /* 4096 PTEs stored, then CR3 loaded and a page of each table used. */
 uint32_t run_ptebulk(pte_t *directory, uint32_t count);
 
-/* An address space of 256 pages forked, a quarter of it written by the child, then destroyed. */
+/* An address space of 256 pages forked, one page in sixteen written by the child, then destroyed. */
 uint32_t run_fork(pte_t *directory, uint32_t count);
+
+/* The same with entries whose A and D bits are left to the processor. */
+uint32_t run_fork_clean(pte_t *directory, uint32_t count);
 
 /* CR0.WP cleared, a read-only page stored to, CR0.WP set. */
 uint32_t run_wp(pte_t *directory, uint32_t count);

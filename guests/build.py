@@ -148,6 +148,14 @@ def _build_format(name: str, scratch: Path, out_dir: Path) -> list[Path]:
     return [toolchain.link_flat([*guest.sources, *library], out_dir / f"{guest.name}-{name}.bin") for guest in built]
 
 
+def build_disks(out_dir: Path) -> list[Path]:
+    """Make the boot disks of guests.toml in `out_dir` and return the files; raises BuildError."""
+    table = tomllib.loads((SOURCE_DIR / "guests.toml").read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory(prefix="emu-disks-") as scratch:
+        toolchain = _Toolchain(Path(scratch), Path(scratch) / "objects", TARGET_32_FLAGS, "elf_i386")
+        return [toolchain.link_disk(disk["source"], out_dir / f"{disk['name']}.img") for disk in table["disk"]]
+
+
 def _sources_in(folder: str) -> list[str]:
     files = (path for path in (SOURCE_DIR / folder).iterdir() if path.suffix in {".c", ".S"})
     return sorted(path.relative_to(SOURCE_DIR).as_posix() for path in files)
@@ -187,6 +195,13 @@ class _Toolchain:
         objects = [object_name(source) for source in sources]
         arguments = (*self.link_flags, *flags, "-T", str(SOURCE_DIR / script), *objects, "-o", str(out.resolve()))
         self._zig("ld.lld", *arguments, cwd=self.objects)
+        return out
+
+    def link_disk(self, source: str, out: Path) -> Path:
+        """A flat image that runs at 7C00, where a BIOS loads it."""
+        self.compile(source)
+        flags = ["-m", "elf_i386", "--image-base=0", "-Ttext=0x7c00", "--oformat", "binary"]
+        self._zig("ld.lld", *flags, object_name(source), "-o", str(out.resolve()), cwd=self.objects)
         return out
 
     def _zig(self, *arguments: str, cwd: Path = SOURCE_DIR) -> None:

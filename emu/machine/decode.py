@@ -366,6 +366,21 @@ def offset64(at: int, regs: int, prefixes: int, following: int) -> tuple[int, in
 
 
 @compiled
+def memory_operand(modrm_at: int, mode: int, regs: int, prefixes: int, following: int) -> tuple[int, int]:
+    """(segment, offset) of the memory operand whose ModRM is at a host address; `following` is the next instruction's offset."""
+    if mode == LONG:
+        segment, offset = offset64(modrm_at, regs, prefixes, following)
+        if prefixes & ADDRESS_SIZE:
+            offset &= 0xFFFF_FFFF
+    elif is_wide(mode, prefixes, ADDRESS_SIZE):
+        segment, offset = offset32(modrm_at, regs)
+    else:
+        segment, offset = offset16(modrm_at, regs)
+    override = prefixes >> SEGMENT_SHIFT & SEGMENT_MASK
+    return override - 1 if override else segment, offset
+
+
+@compiled
 def operand_of(code: int, mode: int, regs: int, ip: int) -> tuple[int, int, int, int]:
     """(segment, offset, reg field, length) of an instruction with a two-byte opcode and ModRM at host address `code`.
 
@@ -381,13 +396,5 @@ def operand_of(code: int, mode: int, regs: int, ip: int) -> tuple[int, int, int,
         field |= 8
     if modrm >> 6 == 3 or MAPS[MAP_0F + load8(modrm_at - 1)] & REGISTERS:
         return REGISTER_OPERAND, modrm & 7 | (8 if prefixes & REX_B else 0), field, length
-    if mode == LONG:
-        segment, offset = offset64(modrm_at, regs, prefixes, ip + length)
-        if prefixes & ADDRESS_SIZE:
-            offset &= 0xFFFF_FFFF
-    elif is_wide(mode, prefixes, ADDRESS_SIZE):
-        segment, offset = offset32(modrm_at, regs)
-    else:
-        segment, offset = offset16(modrm_at, regs)
-    override = prefixes >> SEGMENT_SHIFT & SEGMENT_MASK
-    return override - 1 if override else segment, offset, field, length
+    segment, offset = memory_operand(modrm_at, mode, regs, prefixes, ip + length)
+    return segment, offset, field, length

@@ -32,7 +32,7 @@ def runs_from(cb: object, slot: int) -> bool:
 
 @compiled
 def make_room_to_store(cb: object, va: int, slot: int, access: int) -> bool:
-    """A store to a page that the VMM guards: end the guard, or step the instruction; true if it steps now."""
+    """A store to a page that the VMM guards: end the guard, or see to the instruction; true if it needs no writable entry any more."""
     word = pmap.entry(cb, slot)
     if not pmap.is_writable_state(word):
         return step.open_page(cb, va, slot, rec.DISCARD, access & pg.USER)
@@ -69,14 +69,18 @@ def on_shadow_fault(cb: object, va: int, seen: int) -> int:
     old = shadow.fill(cb, va, slot, access)
     if old == -1:
         return NO_FRAME
-    stepped = False
+    done = False
+    is_table_store = write and rows.is_traced(cb, slot)
+    if is_table_store:  # what the store does to the tables is recorded behind it
+        record_fill(cb, va, ppn, slot, seen, old)
     if write and not rows.may_write(cb, slot):
-        stepped = make_room_to_store(cb, va, slot, access)
-        if not stepped:
+        done = make_room_to_store(cb, va, slot, access)
+        if not done:
             shadow.fill(cb, va, slot, access)
-    if overrides and cb[cbw.GUEST_CR4] & pg.CR4_SMAP and not stepped:
+    if overrides and cb[cbw.GUEST_CR4] & pg.CR4_SMAP and not done:
         step.open_page(cb, va, slot, rec.OVERRIDE, access & pg.USER)
-    record_fill(cb, va, ppn, slot, seen, old)
+    if not is_table_store:
+        record_fill(cb, va, ppn, slot, seen, old)
     return SERVED
 
 

@@ -148,16 +148,17 @@ def engine_cr0(cb: object) -> int:
 @compiled
 def set_root(cb: object) -> int:
     """Point the engine at the tables for the guest's CR3; 1 if a cached root was found, 0 if not, -1 without a frame."""
-    found = 1
-    if cb[cbw.SHADOWING]:
-        found = shadow.load_root(cb)
-        if found < 0:
-            return -1
-        write_engine_register(cb, REG_CR3, rows.row_word(cb, cb[cbw.ROOT], rows.FRAME) << 12)
-        if load64(cb[cbw.ENV] + env.CR0) & pg.CR0_PG and cb[cbw.NEEDS_TLB_FLUSH]:  # the engine has just done so
-            code.note_flushed_tlb(cb)
-    else:
+    if not cb[cbw.SHADOWING]:
         write_engine_register(cb, REG_CR3, cb[cbw.GUEST_CR3])
+        return 1
+    found = shadow.load_root(cb)
+    if found < 0:
+        return -1
+    root = rows.row_word(cb, cb[cbw.ROOT], rows.FRAME) << 12
+    if load64(cb[cbw.ENV] + env.CR3) != root:
+        write_engine_register(cb, REG_CR3, root)
+        if load64(cb[cbw.ENV] + env.CR0) & pg.CR0_PG:  # the engine has flushed its TLB with that
+            code.note_flushed_tlb(cb)
     return found
 
 
@@ -191,10 +192,14 @@ def set_paging(cb: object) -> int:
 
 @compiled
 def guest_flushed(cb: object) -> None:
-    """The guest asked for a flush of its TLB: out-of-sync tables are read again."""
+    """The guest asked for a flush of its TLB: out-of-sync tables are read again.
+
+    The engine's TLB knows no more than the shadow tables do, and is flushed if one of their entries becomes stricter.
+    """
     if cb[cbw.SHADOWING]:
         sync.sync_all(cb)
-    cb[cbw.NEEDS_TLB_FLUSH] = 1
+    else:
+        cb[cbw.NEEDS_TLB_FLUSH] = 1
 
 
 @compiled
@@ -406,10 +411,11 @@ def on_invlpg(cb: object) -> int:
     if segment < 0:
         return FAULT_UD
     va = env.segment_base(cb[cbw.ENV], segment) + offset & env.linear_mask(cb[cbw.ENV])
-    if cb[cbw.SHADOWING] and (cb[cbw.GUEST_LEVELS] != pg.LONG or walk.is_canonical(va)):
+    if not cb[cbw.SHADOWING]:
+        cb[cbw.CODE_EPOCH] += 1
+        cb[cbw.NEEDS_TLB_FLUSH] = 1
+    elif cb[cbw.GUEST_LEVELS] != pg.LONG or walk.is_canonical(va):  # the engine's TLB knows no more than the shadow tables do
         sync.sync_address(cb, va)
-    cb[cbw.CODE_EPOCH] += 1
-    cb[cbw.NEEDS_TLB_FLUSH] = 1
     emit(cb, _INVLPG, 0, va, -1, -1, 0, 0)
     retire(cb, length)
     return SERVED

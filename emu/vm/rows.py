@@ -133,7 +133,10 @@ def target_of(cb: object, row: int, index: int) -> int:
 
 @compiled
 def drop_entry(cb: object, row: int, index: int) -> None:
-    """Make an entry not present; the engine's TLB is due for a flush."""
+    """Make an entry not present; the engine's TLB is due for a flush if it may know it.
+
+    It does not know an entry whose A bit is clear: it sets the bit when it takes an entry in.
+    """
     at = entry_address(cb, row, index)
     old = load64(at)
     if old & pg.PRESENT:
@@ -141,7 +144,18 @@ def drop_entry(cb: object, row: int, index: int) -> None:
             cb[cbw.CODE_EPOCH] += 1  # code may have been reached through it
         remove_link(cb, row * ENTRIES + index)
         store64(at, 0)
-        cb[cbw.NEEDS_TLB_FLUSH] = 1
+        if old & pg.ACCESSED:
+            cb[cbw.NEEDS_TLB_FLUSH] = 1
+
+
+@compiled
+def drop_entries(cb: object, row: int, kept: int) -> None:
+    """Make every entry of a row not present but those with one of the bits `kept`."""
+    page = entry_address(cb, row, 0)
+    for index in range(ENTRIES):
+        entry = load64(page + 8 * index)
+        if entry & pg.PRESENT and not entry & kept:
+            drop_entry(cb, row, index)
 
 
 @compiled
@@ -150,14 +164,15 @@ def put_entry(cb: object, row: int, index: int, value: int, target: int) -> None
     at = entry_address(cb, row, index)
     old = load64(at)
     link = row * ENTRIES + index
-    if old & pg.PRESENT:
-        if (old ^ value) & pg.FRAME_MASK:
-            drop_entry(cb, row, index)
-            push_link(cb, link, target)
-        elif is_stricter(old, value):
-            cb[cbw.NEEDS_TLB_FLUSH] = 1
-    else:
+    if not old & pg.PRESENT:
         push_link(cb, link, target)
+    elif (old ^ value) & pg.FRAME_MASK:
+        drop_entry(cb, row, index)
+        push_link(cb, link, target)
+    else:
+        if is_stricter(old, value) and old & pg.ACCESSED:
+            cb[cbw.NEEDS_TLB_FLUSH] = 1
+        value |= old & pg.ACCESSED
     store64(at, value)
 
 

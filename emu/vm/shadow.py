@@ -19,6 +19,7 @@ Optimizations, each of which can be switched off without a guest noticing (`emu.
     PREFETCH  a fault also fills the neighbours that the guest has used already
     UPDATE    a changed PTE changes its shadow, instead of dropping it until the next fault
     FLOOD     a directory written as data is no longer followed
+    EMULATE   plain stores to a traced table are carried out by the VMM (`emu.vm.emulate`), not stepped
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ from emu.machine.native import compiled, load32, load64, store32
 from emu.vm import pmap, rows, sync, walk
 from emu.vm import step_records as rec
 from emu.vm.record import NOWHERE, emit
-from emu.vm.sync import CACHE, FLOOD, PREFETCH, UNSYNC, UPDATE
+from emu.vm.sync import CACHE, EMULATE, FLOOD, PREFETCH, UNSYNC, UPDATE
 
-OPTIONS = {"cache": CACHE, "unsync": UNSYNC, "prefetch": PREFETCH, "update": UPDATE, "flood": FLOOD}  # bits of SHADOW_OPTIONS
+# Bits of SHADOW_OPTIONS by name.
+OPTIONS = {"cache": CACHE, "unsync": UNSYNC, "prefetch": PREFETCH, "update": UPDATE, "flood": FLOOD, "emulate": EMULATE}
 NEIGHBOURS = 8  # entries that one fault may fill: those of a cache line of the guest's table
 _SHADOW_PAGE, _ZAP = int(Kind.SHADOW_PAGE), int(Kind.ZAP)
 
@@ -105,8 +107,7 @@ def zap_row(cb: object, row: int) -> None:
     forget_if_unsync(cb, row)
     role = rows.row_word(cb, row, rows.ROLE)
     emit(cb, _ZAP, role & rows.LEVEL_MASK, 0, rows.row_word(cb, row, rows.PPN), rows.row_word(cb, row, rows.FRAME), role, 0)
-    for index in range(rows.ENTRIES):
-        rows.drop_entry(cb, row, index)
+    rows.drop_entries(cb, row, 0)
     parent = rows.row_word(cb, row, rows.PARENTS) - 1
     while parent >= 0:
         rows.drop_entry(cb, parent // rows.ENTRIES, parent % rows.ENTRIES)
@@ -118,7 +119,6 @@ def zap_row(cb: object, row: int) -> None:
     rows.set_row_word(cb, row, rows.NEXT_FREE, cb[cbw.SHADOW_FREE])
     cb[cbw.SHADOW_FREE] = row + 1
     cb[cbw.SHADOW_USED] -= 1
-    cb[cbw.NEEDS_TLB_FLUSH] = 1
 
 
 @compiled
@@ -349,7 +349,7 @@ def fill(cb: object, va: int, slot: int, access: int) -> int:
 def prefetch(cb: object, row: int, index: int) -> None:
     """Fill the empty entries around one from guest PTEs that are accessed already and lead to pages that have a frame."""
     role = rows.row_word(cb, row, rows.ROLE)
-    if not rows.is_traced_role(role) or rows.row_word(cb, row, rows.UNSYNC):
+    if not rows.is_traced_role(role):
         return
     width = walk.entry_bytes(cb)
     first = index & ~(NEIGHBOURS - 1)
@@ -360,7 +360,7 @@ def prefetch(cb: object, row: int, index: int) -> None:
             continue
         pte = walk.read_entry(cb, table + number * width)
         access = sync.granted(cb, row, pte)
-        if access >= 0:
+        if access >= 0 and sync.is_as_read(cb, row, table + number * width):
             slot = sync.slot_in(cb, pte)
             value = rows.leaf_value(cb, slot, access)
             if value & pg.PRESENT:

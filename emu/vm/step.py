@@ -22,7 +22,7 @@ from emu.machine import env
 from emu.machine import paging as pg
 from emu.machine.decode import MAX_LENGTH, REP, REPNE, skip_prefixes
 from emu.machine.native import call2, call3, compiled, load8, load32, load64, store32, store64
-from emu.vm import access, code, nested, pmap, rows, shadow, sync, walk
+from emu.vm import access, code, emulate, nested, pmap, rows, shadow, sync, walk
 from emu.vm import step_records as rec
 from emu.vm.record import emit
 
@@ -125,7 +125,8 @@ def note_opened(cb: object, record: int, words: tuple[int, int, int, int, int, i
     if cb[cbw.STEPPING] == 0:
         begin(cb)
     cb[cbw.STEPPING] += 1
-    cb[cbw.NEEDS_TLB_FLUSH] = 1
+    if words[2] & pg.PRESENT and (words[2] ^ opened) & pg.FRAME_MASK:
+        cb[cbw.NEEDS_TLB_FLUSH] = 1
 
 
 @compiled
@@ -221,7 +222,7 @@ def clear_single_step_status(cb: object) -> None:
 
 @compiled
 def store_to_table(cb: object, va: int, slot: int, access: int) -> bool:
-    """A store to a traced guest table: trace it, or let the table go out of sync; true if the instruction now steps."""
+    """A store to a traced guest table: trace it, or let the table go out of sync; true if it needs no writable entry any more."""
     options = cb[cbw.SHADOW_OPTIONS]
     if sync.add_flood(cb, slot) > sync.FLOOD_LIMIT:
         leaf_only = rows.only_leaf_tables(cb, slot)
@@ -232,6 +233,8 @@ def store_to_table(cb: object, va: int, slot: int, access: int) -> bool:
             cb[cbw.FLOODED] += 1
             shadow.untrace(cb, slot)
             return False
+    if options & sync.EMULATE and cb[cbw.STEPPING] == 0 and emulate.store(cb, va, slot):
+        return True
     if open_page(cb, va, slot, rec.TABLE_STORE, access & pg.USER):
         return True
     shadow.untrace(cb, slot)

@@ -17,7 +17,8 @@ from emu.machine.native import compiled, load32, load64, store32, store64
 from emu.vm import pmap, rows, walk
 from emu.vm.record import NOWHERE, emit
 
-CACHE, UNSYNC, PREFETCH, UPDATE, FLOOD = 1, 2, 4, 8, 16  # bits of SHADOW_OPTIONS (see `emu.vm.shadow`)
+CACHE, UNSYNC, PREFETCH, UPDATE, FLOOD, EMULATE = 1, 2, 4, 8, 16, 32  # bits of SHADOW_OPTIONS (see `emu.vm.shadow`)
+PAGE, LINE = 4096, 64  # bytes
 FLOOD_LIMIT = 3  # stores to a table without a use between them, after which it is not worth an exit each
 _UPDATE, _PTE_WRITE, _UNSYNC, _SYNC = int(Kind.SHADOW_UPDATE), int(Kind.PTE_WRITE), int(Kind.UNSYNC), int(Kind.SYNC)
 
@@ -99,22 +100,33 @@ def page_changed(cb: object, slot: int, before: int, va: int) -> int:
     page = pmap.frame_address(cb, pmap.entry(cb, slot) & pmap.MPN_MASK)
     legacy = cb[cbw.GUEST_LEVELS] == pg.LEGACY
     changes = 0
-    for index in range(rows.ENTRIES):
-        offset = 8 * index
-        old, new = load64(before + offset), load64(page + offset)
-        if old == new:
+    for line in range(0, PAGE, LINE):
+        if is_line_alike(page + line, before + line):
             continue
-        store64(before + offset, new)
-        if not legacy:
-            changes += 1
-            entry_changed(cb, slot, index, old, new, (va & ~0xFFF) | offset)
-            continue
-        for half in range(2):
-            old_half, new_half = old >> 32 * half & walk.ONES32, new >> 32 * half & walk.ONES32
-            if old_half != new_half:
+        for offset in range(line, line + LINE, 8):
+            old, new = load64(before + offset), load64(page + offset)
+            if old == new:
+                continue
+            store64(before + offset, new)
+            if not legacy:
                 changes += 1
-                entry_changed(cb, slot, 2 * index + half, old_half, new_half, (va & ~0xFFF) | offset | 4 * half)
+                entry_changed(cb, slot, offset >> 3, old, new, (va & ~0xFFF) | offset)
+                continue
+            for half in range(2):
+                old_half, new_half = old >> 32 * half & walk.ONES32, new >> 32 * half & walk.ONES32
+                if old_half != new_half:
+                    changes += 1
+                    entry_changed(cb, slot, (offset >> 2) + half, old_half, new_half, (va & ~0xFFF) | offset | 4 * half)
     return changes
+
+
+@compiled
+def is_line_alike(a: int, b: int) -> bool:
+    """Whether 64 bytes at two host addresses are the same."""
+    difference = load64(a) ^ load64(b)
+    for offset in range(8, LINE, 8):
+        difference |= load64(a + offset) ^ load64(b + offset)
+    return difference == 0
 
 
 # ---- out-of-sync tables -----------------------------------------------------------------------------------------------
@@ -170,9 +182,7 @@ def drop_unused(cb: object, slot: int) -> None:
     row = load32(cb[cbw.TABLES] + 4 * slot) - 1
     while row >= 0:
         if rows.is_traced_role(rows.row_word(cb, row, rows.ROLE)):
-            for index in range(rows.ENTRIES):
-                if not load64(rows.entry_address(cb, row, index)) & pg.ACCESSED:
-                    rows.drop_entry(cb, row, index)
+            rows.drop_entries(cb, row, pg.ACCESSED)
         row = rows.row_word(cb, row, rows.NEXT_IN_SLOT) - 1
 
 
@@ -267,10 +277,16 @@ def sync_all(cb: object) -> None:
 
 @compiled
 def sync_address(cb: object, va: int) -> None:
-    """The guest invalidated one address: read the page table that maps it, if it is out of sync."""
+    """The guest invalidated one address: read the one entry that maps it, if its table is out of sync."""
     sync_pointers(cb)
-    if not cb[cbw.UNSYNC_COUNT]:
-        return
-    ppn = walk.page_table(cb, va)
-    if ppn >= 0:
-        sync_slot(cb, pmap.slot_of(cb, ppn))
+    sync_entry(cb, va)
+
+
+@compiled
+def is_as_read(cb: object, row: int, pa: int) -> bool:
+    """Whether an entry of a row's guest table, at `pa`, is still what the shadow knows."""
+    if not rows.row_word(cb, row, rows.UNSYNC):
+        return True
+    place = unsync_index(cb, rows.row_word(cb, row, rows.CHAIN))
+    kept = cb[cbw.UNSYNC_COPIES] + (place << 12) + (pa & 0xFFF)
+    return place >= 0 and (load32(kept) if cb[cbw.GUEST_LEVELS] == pg.LEGACY else load64(kept)) == walk.read_entry(cb, pa)

@@ -94,8 +94,13 @@ class VirtualMachine:
             firmware_files=firmware_files,
         )
         self.board = Board(settings, clock=self, memory=self, signals=self)
-        class _T: base=0; task_priority=0; write_base=lambda self,v: False
-        apic = getattr(self.board,'apic',_T())
+
+        class _T:
+            base = 0
+            task_priority = 0
+            write_base = lambda self, v: False
+
+        apic = getattr(self.board, "apic", _T())
         self._msrs = MsrFile(self.control, self.registers, self.cpu.word_at, apic)
         self._context = ExitContext(self.control, self.registers, self.state.insn, self._msrs, apic)
         self._install_hooks()

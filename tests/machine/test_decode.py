@@ -373,8 +373,7 @@ def plain_operand(code: bytes, wide: bool, regs: list[int]) -> tuple[str, int]:
 
 
 REGISTERS_64 = tuple(
-    getattr(x86_const, f"UC_X86_REG_{name}")
-    for name in "RAX RCX RDX RBX RSP RBP RSI RDI R8 R9 R10 R11 R12 R13 R14 R15".split()
+    getattr(x86_const, f"UC_X86_REG_{name}") for name in "RAX RCX RDX RBX RSP RBP RSI RDI R8 R9 R10 R11 R12 R13 R14 R15".split()
 )
 
 

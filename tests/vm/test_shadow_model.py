@@ -107,6 +107,16 @@ class Model:
             table = value & FRAME
         return value & ~(ref.W | ref.U) | rights
 
+    def take_in(self, va: int) -> None:
+        """Set the A bits of the path, as the engine does when its TLB takes an entry in."""
+        words = self.state.memory.words
+        table = int(self.state.rows[int(self.control[cbw.ROOT]), rows.FRAME]) << 12
+        for shift in (30, 21, 12):
+            at = table // 8 + (va >> shift & (3 if shift == 30 else 0x1FF))
+            if shift != 30:
+                words[at] |= ref.A
+            table = int(words[at]) & FRAME
+
     def code_for(self, va: int, *, write: bool, user: bool, fetch: bool) -> int | None:
         """The error code of the engine's page fault, None where the shadow permits the access."""
         value = self.shadow_entry(va)
@@ -140,6 +150,7 @@ class Model:
         for _ in range(TRIES):
             code = self.code_for(va, write=write, user=user, fetch=fetch)
             if code is None:
+                self.take_in(va)
                 break
             answer = faults.on_shadow_fault(self.control, va, code)
             if answer == faults.NO_FRAME:
@@ -208,6 +219,8 @@ class Model:
         after = self.views()
         for place, old in before.items():
             new = after.get(place, 0)
+            if not old & ref.A:  # the engine's TLB does not know it
+                continue
             if (old ^ new) & FRAME or old & ~new & (ref.P | ref.W | ref.U) or new & ~old & NX:
                 yield f"entry {place}: {old:#x} became {new:#x}"
 
