@@ -180,27 +180,80 @@ static void check_trap_stack_user_page(word unused)
     expect("SS pushed", USER_DATA, *at(frame + PAGE_BYTES - sizeof(word)));
 }
 
+/* The task register is loaded with a segment elsewhere, or with the suite's own again. */
+static void load_task_register(unsigned selector, word base, uint32_t limit)
+{
+    gdt[selector / 8] = descriptor((uint32_t)base, limit, 0x89, 0);
+#if PAGING_LEVELS == 4
+    gdt[selector / 8 + 1] = base >> 32;
+#endif
+    __asm__ volatile("ltr %w0" : : "r"(selector));
+}
+
+static void restore_task_register(void)
+{
+    load_task_register(TASK_STATE, (word)task_state, TASK_BYTES - 1);
+}
+
 /* The task state segment moves to a page of its own, whose contents count. */
 static void check_task_state_page(word unused)
 {
-#if PAGING_LEVELS < 4
-    uint32_t *moved;
+    struct outcome outcome;
+    word *moved = (word *)(TABLES_VA + 4);
 
-    map_new(TABLES_VA, WRITABLE);
-    moved = (uint32_t *)TABLES_VA;
-    memcpy(moved, task_state, TASK_BYTES);
-    map_new(STACK_VA, WRITABLE);
-    moved[1] = STACK_VA + PAGE_BYTES;
-    gdt[SPARE_SELECTOR / 8] = descriptor(TABLES_VA, TASK_BYTES - 1, 0x89, 0);
-    __asm__ volatile("ltr %w0" : : "r"(SPARE_SELECTOR));
-    expect_none("ring 3 stay", try_user_read(USER_STACK_VA));
-    gdt[TASK_STATE / 8] = descriptor((uint32_t)task_state, TASK_BYTES - 1, 0x89, 0);
-    __asm__ volatile("ltr %w0" : : "r"(TASK_STATE));
-    expect("stack that the moved segment names", USER_DATA, *at(STACK_VA + PAGE_BYTES - 4));
-#else
-    require(false, "long mode's segment has a base of 64 bits; see longmode");
-#endif
     (void)unused;
+    map_new(TABLES_VA, WRITABLE);
+    memcpy((void *)TABLES_VA, task_state, TASK_BYTES);
+    map_new(STACK_VA, WRITABLE);
+    *moved = STACK_VA + PAGE_BYTES;
+    load_task_register(SPARE_SELECTOR, TABLES_VA, TASK_BYTES - 1);
+    outcome = try_user_read(USER_STACK_VA);
+    restore_task_register();
+    expect_none("ring 3 stay", outcome);
+    expect("stack that the moved segment names", USER_DATA, *at(STACK_VA + PAGE_BYTES - sizeof(word)));
+}
+
+/* A segment that ends its page, with the I/O permission bitmap on the next. IN AL, 80h in ring 3 asks byte 10h of it. */
+enum { BITMAP_BYTES = 0x20, ASKED_BYTE = 0x80 / 8 };
+#define BITMAP_VA (TABLES_VA + PAGE_BYTES)
+
+static void map_input(void)
+{
+    static const uint8_t code[] = {0xE4, 0x80, 0xCD, USER_RETURN_VECTOR};
+
+    memcpy((void *)map_new(TEST_VA, USER), code, sizeof code);
+    map_new(TABLES_VA, WRITABLE);
+    memcpy((void *)(BITMAP_VA - TASK_BYTES), task_state, TASK_BYTES);
+}
+
+static struct outcome input_from_ring3(void)
+{
+    struct outcome outcome;
+
+    load_task_register(SPARE_SELECTOR, BITMAP_VA - TASK_BYTES, TASK_BYTES + BITMAP_BYTES);
+    outcome = try_user(TEST_VA, 0);
+    restore_task_register();
+    return outcome;
+}
+
+static void check_bitmap_absent(word unused)
+{
+    (void)unused;
+    map_input();
+    expect_page_fault("IN with the bitmap on an absent page", input_from_ring3(), BITMAP_VA + ASKED_BYTE, 0);
+}
+
+static void check_bitmap(word unused)
+{
+    volatile uint8_t *bitmap = (volatile uint8_t *)map_new(BITMAP_VA, 0);
+
+    (void)unused;
+    map_input();
+    expect_none("IN of a port whose bit is clear", input_from_ring3());
+    bitmap[ASKED_BYTE] = 1;
+    expect_trap("IN of a port whose bit is set", input_from_ring3(), VECTOR_PROTECTION, 0);
+    bitmap[ASKED_BYTE] = 0xFE;
+    expect_none("IN of a port whose neighbours' bits are set", input_from_ring3());
 }
 
 /* Faults in a fault's handler: each is delivered, none is lost. */
@@ -298,6 +351,8 @@ static const struct test_case cases[] = {
     {"events.trap-stack-across-pages", check_trap_stack_across, 0},
     {"events.trap-stack-in-a-user-page", check_trap_stack_user_page, 0},
     {"events.task-state-moved", check_task_state_page, 0},
+    {"events.io-bitmap", check_bitmap, 0},
+    {"events.io-bitmap-page-absent", check_bitmap_absent, 0},
     {"events.nested-page-faults", check_nested_faults, 0},
     {"events.cr2-only-by-page-faults", check_cr2, 0},
     {"events.other-exceptions", check_other_exceptions, 0},

@@ -17,6 +17,43 @@ code_64bit:
     .byte 0x48, 0xC1, 0xE8, 0x08
     .byte 0xCB
 
+#define ALIAS 0x40000000 /* where the kernel is mapped once more (modes.c) */
+#define CR4_PAE 0x20
+
+/*
+ * uint64_t toggle_pae(word root, word va): what is at VA under the root with CR4.PAE clear (low half) and set (high
+ * half), or all ones if it is not the same again with it clear. Runs at the alias and needs no stack meanwhile.
+ */
+    .globl toggle_pae
+toggle_pae:
+    pushl %ebx
+    pushl %esi
+    pushl %edi
+    movl 16(%esp), %ebx
+    movl 20(%esp), %esi
+    movl %cr3, %edi
+    movl $1f + ALIAS, %eax
+    jmp *%eax
+1:  movl %ebx, %cr3
+    movl (%esi), %eax
+    movl %cr4, %ecx
+    orl $CR4_PAE, %ecx
+    movl %ecx, %cr4
+    movl (%esi), %edx
+    andl $~CR4_PAE, %ecx
+    movl %ecx, %cr4
+    cmpl %eax, (%esi)
+    je 2f
+    movl $-1, %eax
+    movl $-1, %edx
+2:  movl %edi, %cr3
+    movl $3f, %ecx
+    jmp *%ecx
+3:  popl %edi
+    popl %esi
+    popl %ebx
+    ret
+
     .data
     .p2align 2
 far_pointer:

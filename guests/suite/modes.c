@@ -196,6 +196,31 @@ static void check_64bit_code(word unused)
     }
 }
 
+uint64_t toggle_pae(word root, word va); /* modes.S */
+
+/*
+ * CR4.PAE changes while paging is on, which only long mode forbids. One CR3 serves both: the four entries of PAE's root
+ * are the first eight of a directory, whose other entries map the kernel at the alias and the page that is looked at.
+ */
+static void check_pae_toggled(word unused)
+{
+    enum { ALIAS_VA = 0x40000000, LOOK_VA = ALIAS_VA + LARGE_BYTES };
+    word frames = frames_new_aligned(2 * TABLE_ENTRIES);
+    uint32_t *root = (uint32_t *)frame_new();
+    uint64_t *directory = (uint64_t *)frame_new();
+
+    (void)unused;
+    *at(frames) = 0x32;
+    *at(frames + LARGE_BYTES) = 0x36;
+    root[ALIAS_VA / LARGE_BYTES] = space[ALIAS_VA / LARGE_BYTES] = 0 | PRESENT | LARGE;
+    root[LOOK_VA / LARGE_BYTES] = frames | PRESENT | LARGE;
+    ((uint64_t *)root)[ALIAS_VA >> 30] = (word)directory | PRESENT;
+    directory[0] = 0 | PRESENT | LARGE;
+    directory[(LOOK_VA - ALIAS_VA) / MIB_2] = (frames + LARGE_BYTES) | PRESENT | LARGE;
+    for (unsigned round = 0; round < 3; round++)
+        expect("page with CR4.PAE set, and with it clear", 0x3600000032, toggle_pae((word)root, LOOK_VA));
+}
+
 /* With paging off, addresses are physical; CR3 stays for the next time. */
 static void check_paging_off_keeps_cr3(word unused)
 {
@@ -235,6 +260,7 @@ static const struct test_case cases[] = {
     {"modes.long-edited-while-off", check_edited_while_off, LONG},
     {"modes.64-bit-code", check_64bit_code, 0},
     {"modes.paging-off-keeps-cr3", check_paging_off_keeps_cr3, 0},
+    {"modes.pae-toggled-under-paging", check_pae_toggled, 0},
     {"modes.faults-after-pae", check_faults_after, PAE},
     {"modes.faults-after-long", check_faults_after, LONG},
 };
