@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -166,10 +167,15 @@ class Engine:
 
 
 def _readable_ranges() -> list[tuple[int, int]]:
-    """Address ranges of this process that can be read."""
-    with open("/proc/self/maps", encoding="ascii") as maps:  # noqa: PTH123  (a file of the kernel's)
-        fields = (line.split() for line in maps)
-        return [(int(a, 16), int(b, 16)) for span, rights, *_ in fields if rights[0] == "r" for a, b in [span.split("-")]]
+    """Address ranges of this process that can be read; neighbours are one range, as a heap block may lie across them."""
+    ranges: list[tuple[int, int]] = []
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines():
+        span, rights = line.split()[:2]
+        low, high = (int(end, 16) for end in span.split("-"))
+        if rights[0] == "r":
+            first = ranges.pop()[0] if ranges and ranges[-1][1] == low else low
+            ranges.append((first, high))
+    return ranges
 
 
 def find_live_state(engine: Engine, at: int) -> int:
@@ -191,9 +197,20 @@ def find_live_state(engine: Engine, at: int) -> int:
             place = ctypes.string_at(pointer, size).find(state)
             if place >= 0:
                 found.add(pointer + place)
-    if len(found) != 1:
-        raise _mismatch("the place of its state")
-    return found.pop()
+    live = [place for place in found if _follows(engine, place)]
+    if len(live) != 1:
+        raise _mismatch(f"the place of its state: {len(found)} found, {len(live)} live")
+    return live[0]
+
+
+def _follows(engine: Engine, place: int) -> bool:
+    """Whether a copy of the state is the engine's own: it changes when a register does."""
+    rax = ctypes.c_uint64.from_address(place + env_at.RAX)
+    before = engine.uc.reg_read(x86_const.UC_X86_REG_RAX)
+    engine.uc.reg_write(x86_const.UC_X86_REG_RAX, before ^ 0x5A5A)
+    follows = rax.value == before ^ 0x5A5A
+    engine.uc.reg_write(x86_const.UC_X86_REG_RAX, before)
+    return follows
 
 
 def _block_bytes(pointer: int) -> int:
