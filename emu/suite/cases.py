@@ -72,7 +72,7 @@ class Case:
 
 def counter_names() -> dict[str, str]:
     """Every name an event count may have in a suite, and the summary's counter it means."""
-    names = {name: name for name in EXTRA_COUNTERS}
+    names = {name: name for name in (*EXTRA_COUNTERS, *SHADOW_COUNTERS)}
     for info in CATALOGUE.values():
         label = info.label.replace("-", "_")
         names |= {info.counter: info.counter}
