@@ -13,6 +13,7 @@ from emu import images
 from emu.config import Mmu, VmConfig, parse_size
 from emu.errors import UsageError
 from emu.events import CATALOGUE, GROUPS, Outcome
+from emu.trace.counters import SHADOW_COUNTERS
 
 FILE_NAME = "suite.toml"
 
