@@ -13,6 +13,7 @@ from emu.devices.keyboard import KeyboardController
 from emu.devices.pic import PicPair
 from emu.devices.pit import Pit
 from emu.devices.ports import PortBus
+from emu.devices.printer import Printer
 from emu.devices.system import AbsentPci, SystemPorts
 from emu.devices.uart import Uart
 
@@ -60,8 +61,9 @@ class Board:
         )
         self.keyboard = KeyboardController(signals.reset)
         self.system = SystemPorts(signals.reset)
+        self.printer = Printer()
         self.fw_cfg = FwCfg(settings.firmware_files, settings.memory_bytes, memory)
-        for device in (self.pic, self.pit, self.keyboard, self.system):
+        for device in (self.pic, self.pit, self.keyboard, self.system, self.printer):
             for ports in device.PORTS:
                 self.ports.register(ports, device)
         self.ports.register(self.uart.ports, self.uart)
@@ -75,7 +77,7 @@ class Board:
 
     def reset(self) -> None:
         """Power-on state of every device. The PIC comes last: the others' lines going to their levels are no requests."""
-        for device in (self.pit, self.uart, self.rtc, self.keyboard, self.system, self.fw_cfg, self.pic):
+        for device in (self.pit, self.uart, self.rtc, self.keyboard, self.system, self.printer, self.fw_cfg, self.pic):
             device.reset()
 
     def next_event(self) -> int:
