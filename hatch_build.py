@@ -32,6 +32,8 @@ def build_images(root: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     guests = load_script(root / "guests" / "build.py")
     guests.build(scratch)
+    guests.build_suite(scratch / "suite")
+    guests.build_disks(scratch)
     load_script(root / "firmware" / "build.py").build(scratch)
     index = [{"name": guest.name, "description": guest.description} for guest in guests.guests()]
     (scratch / "guests.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")

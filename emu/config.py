@@ -16,6 +16,11 @@ MAX_DIGITS = 18  # more than any size has
 SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
+# Optimizations of the shadow MMU, each of which a name switches off (`emu.vm.shadow` says what they do).
+SHADOW_SWITCHES = ("no-cache", "no-unsync", "no-prefetch", "no-update", "no-flood", "no-emulate")
+MIN_SHADOW_PAGES = 16  # the paths to the pages of one instruction must fit
+
+
 class Mmu(StrEnum):
     """How a guest's paging is virtualized."""
 
@@ -41,6 +46,7 @@ class VmConfig:
     mmu: Mmu = Mmu.SHADOW
     insns_per_second: int = 10_000_000  # virtual time: about what the guests here run at when they are traced
     start_time: int = 1_039_392_000  # of the RTC, seconds since 1970 UTC: 9 December 2002, OSDI's first day
+    shadow_switches: frozenset[str] = field(default_factory=frozenset)  # of SHADOW_SWITCHES: optimizations switched off
     shadow_pages: int = 4096  # 16 MiB of shadow tables, enough to map 8 GiB; least recently used ones go first
     unsync_tables: int = 16  # guest tables out of sync at once; KVM's limit for a root is 16 too
     reserve_frames: int = 512  # handed out by native code between two visits of Python
@@ -57,6 +63,11 @@ class VmConfig:
                 f"to {MAX_MEMORY_BYTES // MIB}M"
             )
             raise UsageError(msg)
+        for switch in self.shadow_switches:
+            if switch not in SHADOW_SWITCHES:
+                raise UsageError(f"unknown shadow switch '{switch}': known are {', '.join(SHADOW_SWITCHES)}")
+        if self.shadow_pages < MIN_SHADOW_PAGES:
+            raise UsageError(f"{self.shadow_pages} shadow pages: at least {MIN_SHADOW_PAGES} are needed")
         if self.memory_bytes % PAGE_BYTES:
             msg = f"memory size of {self.memory_bytes} bytes: whole pages of {PAGE_BYTES} bytes are needed"
             raise UsageError(msg)

@@ -10,7 +10,7 @@ words (72 bytes); native code writes it as words, Python reads it as `RECORD`:
     word 4  old value (guest entry, shadow entry, register)
     word 5  new value
     word 6  RIP of the guest instruction that caused it
-    word 7  its bytes 0-7; word 8: bytes 8-14 and, in the top byte, how many were read (0: not recorded), bit 7: 32-bit code
+    word 7  its bytes 0-7; word 8: bytes 8-14 and, in the top byte, how many were read (0: not recorded), bits 6 and 7: 64-bit, 32-bit code
 
 This module imports nothing of the rest.
 """
@@ -74,6 +74,9 @@ class Kind(IntEnum):
     DISCARDED_WRITE = 25  # a store to ROM or to absent memory, without effect; va; ppn
     RESET = 26
     STOP = 27  # the VM stopped; info: place of its Outcome; va: value of the exit port
+    DEVICE_READ = 28  # a load from a memory-mapped register; va: PA; new: value
+    DEVICE_WRITE = 29  # a store to one; va: PA; new: value
+    SYSTEM_CALL = 30  # SYSCALL; new: the entry point
 
 
 NUMBER_OF_KINDS = 32
@@ -129,6 +132,9 @@ CATALOGUE: dict[Kind, KindInfo] = {
     Kind.DISCARDED_WRITE: KindInfo("memory", "discarded-write", "discarded_writes"),
     Kind.RESET: KindInfo("stop", "reset", "resets"),
     Kind.STOP: KindInfo("stop", "stop", "stops"),
+    Kind.DEVICE_READ: KindInfo("mmio", "device-read", "mmio_reads"),
+    Kind.DEVICE_WRITE: KindInfo("mmio", "device-write", "mmio_writes"),
+    Kind.SYSTEM_CALL: KindInfo("syscall", "syscall", "syscalls"),
 }
 assert set(CATALOGUE) == set(Kind)
 GROUPS = tuple(dict.fromkeys(info.group for info in CATALOGUE.values()))

@@ -14,7 +14,10 @@ import tempfile
 from pathlib import Path
 
 SOURCE_DIR = Path(__file__).resolve().parent
-SOURCES = ("reset.S", "main.c", "fw_cfg.c")
+SOURCES = (
+    "reset.S", "main.c", "fw_cfg.c", "console.c", "memory.c", "tables.c",
+    "bios.S", "bios.c", "disk.c", "video.c", "system.c", "serial.c", "time.c",
+)  # fmt: skip
 LINKER_SCRIPT = "firmware.ld"
 ROM_NAME = "firmware.rom"
 ROM_BYTES = 0x10000  # ROM_BYTES of layout.h: F0000-FFFFF
@@ -33,6 +36,7 @@ COMPILE_FLAGS = (
     "-fomit-frame-pointer",
     "-g0",
     "-Wall", "-Wextra", "-Werror",
+    "-Wno-unterminated-string-initialization",  # signatures of tables have no NUL
 )  # fmt: skip
 
 
@@ -49,7 +53,41 @@ def build(out_dir: Path) -> Path:
         _zig(Path(scratch), "cc", "-E", "-P", "-x", "c", LINKER_SCRIPT, "-o", str(script))
         _zig(Path(scratch), "ld.lld", "-T", str(script), "--oformat", "binary", *objects, "-o", str(rom.resolve()))
     _check_size(rom)
+    rom.write_bytes(seal(rom.read_bytes()))
     return rom
+
+
+def seal(rom: bytes) -> bytes:
+    """Fill in the checksums of the ACPI and MP tables, which tables.c leaves zero: each makes its table add up to 0."""
+    image = bytearray(rom)
+    base = (1 << 20) - len(image)
+
+    def word(at: int) -> int:
+        return int.from_bytes(image[at : at + 4], "little")
+
+    def close(at: int, length: int, checksum: int) -> None:
+        image[at + checksum] = -sum(image[at : at + length]) & 0xFF
+
+    rsdp = _only(image, b"RSD PTR ")
+    rsdt = word(rsdp + 16) - base
+    tables = [word(at) - base for at in range(rsdt + 36, rsdt + word(rsdt + 4), 4)]
+    dsdt = [word(table + 40) - base for table in tables if image[table : table + 4] == b"FACP"]
+    for table in (*dsdt, *tables, rsdt):
+        close(table, word(table + 4), 9)
+    close(rsdp, 20, 8)
+    pointer = _only(image, b"_MP_")
+    configuration = word(pointer + 4) - base
+    close(configuration, word(configuration + 4) & 0xFFFF, 7)
+    close(pointer, 16, 10)
+    return bytes(image)
+
+
+def _only(image: bytearray, signature: bytes) -> int:
+    """Where the one structure with this signature lies, on 16 bytes as kernels look for it."""
+    found = [at for at in range(0, len(image), 16) if image.startswith(signature, at)]
+    if len(found) != 1:
+        raise ValueError(f"{signature!r} appears {len(found)} times in the ROM, expected once: see tables.c")
+    return found[0]
 
 
 def _compile(source: str, scratch: Path) -> str:

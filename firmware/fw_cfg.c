@@ -57,6 +57,13 @@ int fw_cfg_read_next(void *destination, u32 length)
     return transfer(FW_CFG_DMA_READ, destination, length);
 }
 
+int fw_cfg_read_at(u16 key, u32 offset, void *destination, u32 length)
+{
+    u32 control = (u32)key << FW_CFG_DMA_KEY_SHIFT | FW_CFG_DMA_SELECT | FW_CFG_DMA_SKIP;
+
+    return transfer(control, 0, offset) && fw_cfg_read_next(destination, length);
+}
+
 static int is_same_name(const char *name, const char *entry_name)
 {
     for (u32 i = 0; i < FW_CFG_NAME_BYTES; i++) {

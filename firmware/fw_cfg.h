@@ -21,6 +21,7 @@
 /* fw_cfg_dma.control, before byte order */
 #define FW_CFG_DMA_ERROR 0x01
 #define FW_CFG_DMA_READ 0x02
+#define FW_CFG_DMA_SKIP 0x04
 #define FW_CFG_DMA_SELECT 0x08 /* rewind and select the item whose key is in bits 31-16 first */
 #define FW_CFG_DMA_KEY_SHIFT 16
 
@@ -60,5 +61,8 @@ void fw_cfg_find(const char *const names[], struct fw_cfg_file files[], u32 coun
 /* Reads the first `length` bytes of an item, or its next ones, to `destination`. Returns 0 if the device refused. */
 int fw_cfg_read_first(u16 key, void *destination, u32 length);
 int fw_cfg_read_next(void *destination, u32 length);
+
+/* Reads `length` bytes of an item from byte `offset` on; beyond its end they are zero. Returns 0 if the device refused. */
+int fw_cfg_read_at(u16 key, u32 offset, void *destination, u32 length);
 
 #endif

@@ -2,26 +2,33 @@
 /*
  * Where things are, for C, assembly and the linker script.
  *
+ *      0 +----------------------+ interrupt vectors of real mode; BIOS_DATA at 400 (boot disks only)
  *   7000 +----------------------+ LOW_START
- *        | stack, grows down    |
+ *        | stack, grows down    | a boot sector is loaded into it, at 7C00
  *   9000 +----------------------+ STACK_TOP, BOOT_TABLES: the multiboot information and what it points to
  *        |                      |
  *  10000 +----------------------+ LOW_END: kernel segments and modules may lie from here
  *  9FC00 +----------------------+ EBDA: a PC BIOS keeps its extended data area here
- *  A0000 +----------------------+ video memory and adapter ROMs
+ *        | stack of services    | grows down to the data
+ *  A0000 +----------------------+ SERVICE_STACK_TOP; video memory and adapter ROMs
  *  F0000 +----------------------+ ROM_BASE: this image, seen again at FFFF0000
  * 100000 +----------------------+ HIGH_MEMORY: RAM up to the machine's size
  */
 #ifndef FIRMWARE_LAYOUT_H
 #define FIRMWARE_LAYOUT_H
 
+#define BIOS_DATA 0x400
 #define LOW_START 0x7000
+#define BOOT_SECTOR 0x7c00
 #define STACK_TOP 0x9000
 #define BOOT_TABLES 0x9000
 #define LOW_END 0x10000
 #define EBDA 0x9fc00
+#define SERVICE_STACK_TOP 0xa0000
 #define VIDEO_MEMORY 0xa0000
+#define TEXT_MEMORY 0xb8000
 #define ROM_BASE 0xf0000
+#define ROM_SEGMENT 0xf000 /* ROM_BASE in real mode */
 #define ROM_BYTES 0x10000
 #define RESET_OFFSET 0xfff0
 #define HIGH_MEMORY 0x100000
@@ -32,5 +39,7 @@
 
 #define SELECTOR_CODE 0x08
 #define SELECTOR_DATA 0x10
+#define SELECTOR_CODE16 0x18 /* as real mode has them: base ROM_BASE, 64 KiB */
+#define SELECTOR_DATA16 0x20 /* base 0, 64 KiB */
 
 #endif

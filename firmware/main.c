@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Loads a multiboot kernel that the platform hands over through fw_cfg, and starts it.
+ * Loads a multiboot kernel that the platform hands over through fw_cfg, and starts it; or boots from a disk (see bios.c).
  *
  *   opt/emu/entry        u32 address of the kernel's first instruction
  *   opt/emu/segments     {u32 address, u32 length}[]: where the kernel's bytes go
@@ -8,17 +8,18 @@
  *   opt/emu/cmdline      NUL-terminated kernel command line; may be absent
  *   opt/emu/modules      {u32 address, u32 length, char name[56]}[]: where the modules go; may be absent
  *   opt/emu/module-data  the bytes of all modules, one after another
+ *   opt/emu/boot-disk    a disk image; then there is no kernel
  *
  * Nothing here is paged, and all variables are on the stack or in the boot tables (see layout.h).
  */
+#include "bios.h"
+#include "console.h"
 #include "fw_cfg.h"
 #include "io.h"
 #include "layout.h"
+#include "memory.h"
 #include "multiboot.h"
 
-#define PORT_COM1 0x3f8
-#define PORT_COM1_LINE_STATUS 0x3fd
-#define COM1_TRANSMITTER_EMPTY 0x20
 #define PORT_PIC1_MASK 0x21
 #define PORT_PIC2_MASK 0xa1
 
@@ -26,7 +27,6 @@
 #define MAX_MODULES 64       /* 64 records and names still leave room in the boot tables for the command line */
 #define MAX_CMDLINE 4096     /* Linux takes 2048 */
 #define MODULE_NAME_BYTES 56 /* makes a record 64 bytes */
-#define REGIONS 5
 
 /* A span of memory that the platform wants filled; modules continue it with their name. */
 struct span {
@@ -42,7 +42,7 @@ struct module_record {
 /* All that the kernel is given, at BOOT_TABLES. */
 struct boot_tables {
     struct multiboot_info info;
-    struct multiboot_region regions[REGIONS];
+    struct multiboot_region regions[MEMORY_REGIONS];
     struct multiboot_module modules[MAX_MODULES];
     struct module_record records[MAX_MODULES]; /* as read; holds the names that `modules` points to */
     char loader_name[4];
@@ -52,32 +52,15 @@ struct boot_tables {
 _Static_assert(sizeof(struct module_record) == 64, "layout shared with the platform");
 _Static_assert(BOOT_TABLES + sizeof(struct boot_tables) <= LOW_END, "the boot tables fit below the kernel");
 
-enum { ENTRY, SEGMENTS, IMAGE, CMDLINE, MODULES, MODULE_DATA, FILES };
+enum { ENTRY, SEGMENTS, IMAGE, CMDLINE, MODULES, MODULE_DATA, BOOT_DISK, FILES };
 
 static const char *const file_names[FILES] = {
     [ENTRY] = "opt/emu/entry",     [SEGMENTS] = "opt/emu/segments", [IMAGE] = "opt/emu/image",
     [CMDLINE] = "opt/emu/cmdline", [MODULES] = "opt/emu/modules",   [MODULE_DATA] = "opt/emu/module-data",
+    [BOOT_DISK] = "opt/emu/boot-disk",
 };
 
 _Noreturn void start_kernel(u32 entry, u32 magic, const struct multiboot_info *info);
-_Noreturn void stop(void);
-
-static void print(const char *text)
-{
-    for (; *text; text++) {
-        while (!(in8(PORT_COM1_LINE_STATUS) & COM1_TRANSMITTER_EMPTY))
-            continue;
-        out8(PORT_COM1, (u8)*text);
-    }
-}
-
-static _Noreturn void fail(const char *message)
-{
-    print("emu firmware: ");
-    print(message);
-    print("\n");
-    stop();
-}
 
 /* With the A20 line held low an address and the one 1 MiB above it are the same byte. */
 static int is_a20_on(void)
@@ -176,19 +159,9 @@ static void read_command_line(struct boot_tables *tables, struct fw_cfg_file fil
     tables->info.cmdline = (u32)tables->cmdline;
 }
 
-static struct multiboot_region region(u64 start, u64 end, u32 type)
-{
-    return (struct multiboot_region){
-        .size = sizeof(struct multiboot_region) - sizeof(u32), .start = start, .length = end - start, .type = type};
-}
-
 static void describe_memory(struct boot_tables *tables, u32 ram)
 {
-    tables->regions[0] = region(0, EBDA, MULTIBOOT_AVAILABLE);
-    tables->regions[1] = region(EBDA, VIDEO_MEMORY, MULTIBOOT_RESERVED);
-    tables->regions[2] = region(ROM_BASE, ROM_BASE + ROM_BYTES, MULTIBOOT_RESERVED);
-    tables->regions[3] = region(HIGH_MEMORY, ram, MULTIBOOT_AVAILABLE);
-    tables->regions[4] = region(ROM_HIGH_BASE, (u64)ROM_HIGH_BASE + ROM_BYTES, MULTIBOOT_RESERVED);
+    describe_regions(tables->regions, ram);
     tables->info.flags |= MULTIBOOT_HAS_MEMORY | MULTIBOOT_HAS_MEMORY_MAP;
     tables->info.mem_lower = EBDA / 1024;
     tables->info.mem_upper = (ram - HIGH_MEMORY) / 1024;
@@ -222,6 +195,8 @@ _Noreturn void firmware_main(void)
         fail("address line A20 is stuck");
 
     fw_cfg_find(file_names, files, FILES);
+    if (files[BOOT_DISK].size)
+        boot_from_disk(files[BOOT_DISK], ram);
     u32 entry = load_kernel(files, ram);
     tables->info = (struct multiboot_info){0};
     describe_memory(tables, ram);

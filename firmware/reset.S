@@ -12,12 +12,16 @@
 #define FAST_A20 0x02
 
 #define CR0_PE 0x01
+#define MODEL_OFFSET 0xfffe
+#define BIOS_MODEL 0xfc /* an AT */
 
         .section .reset, "ax"
         .code16
         .globl reset_vector
 reset_vector:
         ljmp    $(ROM_BASE >> 4), $real_mode_offset
+        .org    MODEL_OFFSET - RESET_OFFSET, 0
+        .byte   BIOS_MODEL
         .org    ROM_BYTES - RESET_OFFSET, 0 /* the section, and with it the image, ends with the address space */
 
         .section .text.start, "ax"
@@ -69,7 +73,7 @@ stop:
         jmp     stop
 
 /*
- * Flat segments of 4 GiB. The accessed bit of each is set beforehand: the processor would otherwise write it, and this
+ * Flat segments of 4 GiB, and those of the way back to real mode. The accessed bit of each is set beforehand: the processor would otherwise write it, and this
  * table is in ROM.
  */
         .section .rodata.gdt, "a"
@@ -78,6 +82,8 @@ gdt:
         .quad   0
         .quad   0x00cf9b000000ffff /* SELECTOR_CODE: ring 0, execute and read */
         .quad   0x00cf93000000ffff /* SELECTOR_DATA: ring 0, read and write */
+        .quad   0x00009b0f0000ffff /* SELECTOR_CODE16 */
+        .quad   0x000093000000ffff /* SELECTOR_DATA16 */
 gdt_end:
 
         .globl gdt_pointer

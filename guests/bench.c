@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "bench_mmu.h"
 #include "lib/boot.h"
 #include "lib/cmdline.h"
 #include "lib/exit.h"
@@ -21,13 +22,11 @@
 
 enum {
     USER_VA = 0x40000000,  /* syscall: the page of its loop */
-    SPACES_VA = 0x40400000, /* cr3 */
     HOLE_VA = 0x40800000,  /* fault: never mapped */
-    REMAP_VA = 0x40C00000, /* ptewrite */
     TOUCH_VA = 0x80000000, /* touch: up to 1 GiB */
 };
 
-enum { SYSCALL_VECTOR = 0x80, SPACE_PAGES = 64, TOUCH_PAGES_DEFAULT = 256, TOUCH_PAGES_MAX = 262144 };
+enum { SYSCALL_VECTOR = 0x80, TOUCH_PAGES_DEFAULT = 256, TOUCH_PAGES_MAX = 262144 };
 enum { POST_ROUND_START = 1, POST_ROUND_END = 2 };
 
 /* bench_loops.S */
@@ -243,53 +242,28 @@ static uint32_t run_syscall(uint32_t count)
     return user_call(ring3_address(), NO_STACK, count);
 }
 
-static uint32_t run_cr3(uint32_t count)
-{
-    pte_t *other = table_alloc();
-    uint32_t check = 0;
-
-    memcpy(other, directory, PAGE_BYTES); /* before SPACES_VA is mapped, so that each gets a table of its own */
-    map_numbered_pages(directory, SPACES_VA, SPACE_PAGES, 0);
-    map_numbered_pages(other, SPACES_VA, SPACE_PAGES, 1000);
-    for (uint32_t i = 0; i < count; i++) {
-        write_cr3(i % 2 ? directory : other);
-        check = check * 31 + sum_pages(SPACES_VA, SPACE_PAGES);
-    }
-    write_cr3(directory);
-    return check;
-}
-
-static uint32_t run_ptewrite(uint32_t count)
-{
-    volatile pte_t *entry = entry_for(directory, REMAP_VA);
-    uint32_t frames[2] = {frame_alloc(), frame_alloc()};
-
-    *(volatile uint32_t *)frames[0] = 0x11111111;
-    *(volatile uint32_t *)frames[1] = 0x22222222;
-    *entry = frames[0] | PTE_PRESENT | PTE_WRITABLE;
-    for (uint32_t i = 0; i < count; i++) {
-        *entry = frames[i % 2] | PTE_PRESENT | PTE_WRITABLE;
-        invlpg(REMAP_VA);
-    }
-    return *word_of_page(REMAP_VA, 0) + count;
-}
-
 static const struct mode {
     const char *name;
-    uint32_t (*run)(uint32_t count); /* returns the checksum */
-    uint32_t count;                  /* unless n= says otherwise */
+    uint32_t (*run)(uint32_t count);                           /* returns the checksum */
+    uint32_t count;                                            /* unless n= says otherwise */
     bool needs_paging;
+    uint32_t (*run_mmu)(pte_t *directory, uint32_t count);     /* in place of run, for those of bench_mmu.c */
 } modes[] = {
-    {"integer", run_integer, 1000000, false},
-    {"branch", run_branch, 10000000, false},
-    {"memory", run_memory, 1000, false},
-    {"store", run_store, 10000000, false},
-    {"touch", run_touch, 100, true},
-    {"cpuid", run_cpuid, 100000, false},
-    {"fault", run_fault, 100000, true},
-    {"syscall", run_syscall, 100000, false},
-    {"cr3", run_cr3, 1000, true},
-    {"ptewrite", run_ptewrite, 100000, true},
+    {"integer", run_integer, 1000000, false, NULL},
+    {"branch", run_branch, 10000000, false, NULL},
+    {"memory", run_memory, 1000, false, NULL},
+    {"store", run_store, 10000000, false, NULL},
+    {"touch", run_touch, 100, true, NULL},
+    {"cpuid", run_cpuid, 100000, false, NULL},
+    {"fault", run_fault, 100000, true, NULL},
+    {"syscall", run_syscall, 100000, false, NULL},
+    {"cr3", NULL, 1000, true, run_cr3},
+    {"ptewrite", NULL, 100000, true, run_ptewrite},
+    {"ptestore", NULL, 100000, true, run_ptestore},
+    {"ptebulk", NULL, 100, true, run_ptebulk},
+    {"fork", NULL, 200, true, run_fork},
+    {"fork-clean", NULL, 200, true, run_fork_clean},
+    {"wp", NULL, 50000, true, run_wp},
 };
 
 enum { MODES = sizeof modes / sizeof *modes };
@@ -329,7 +303,7 @@ int guest_main(const struct boot_info *info)
 
     (void)info;
     set_up_paging(mode);
-    check = mode->run(count);
+    check = mode->run ? mode->run(count) : mode->run_mmu(directory, count);
     kprintf("mode=%s n=%u check=%08x\n", mode->name, count, check);
     return EXIT_OK;
 }

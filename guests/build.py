@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Build the guest kernels: multiboot ELF files, the same bytes on every machine.
+"""Build the guest kernels, the same bytes on every machine: multiboot ELF files, and the flat images of the test suite.
 
 The compiler, assembler and linker are those of the `ziglang` package of the running Python, so nothing has to be
 installed on the host. Run as `python guests/build.py OUTDIR`, or import and call `build`.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,10 +18,19 @@ from pathlib import Path
 SOURCE_DIR = Path(__file__).resolve().parent
 LINKER_SCRIPT = "lib/kernel.ld"
 
-COMPILE_FLAGS = (
+SUITE_DIR = SOURCE_DIR / "suite"
+SUITE_LINKER_SCRIPT = "suite/lib/suite.ld"
+SUITE_SHARED_SOURCES = ("lib/exit.c", "lib/print.c", "lib/serial.c", "lib/string.c")  # of lib/, what fits 64 bits too
+
+# No SSE, no MMX: guests must not touch floating-point state.
+TARGET_32_FLAGS = ("-target", "x86-freestanding-none", "-mcpu=i686")
+TARGET_64_FLAGS = (
     "-target",
-    "x86-freestanding-none",
-    "-mcpu=i686",  # no SSE, no MMX: guests must not touch floating-point state
+    "x86_64-freestanding-none",
+    "-mcpu=x86_64-mmx-sse-sse2+soft_float",
+    "-mno-red-zone",  # interrupts arrive on the stack in use
+)
+COMPILE_FLAGS = (
     "-std=c11",
     "-O2",
     "-ffreestanding",
@@ -39,8 +49,6 @@ COMPILE_FLAGS = (
     "-Werror",
 )
 LINK_FLAGS = (
-    "-m",
-    "elf_i386",
     "-static",
     "--gc-sections",
     "--build-id=none",
@@ -48,6 +56,22 @@ LINK_FLAGS = (
     "-z",
     "nognustack",
 )
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of page tables that the suite's guests are built for."""
+
+    target_flags: tuple[str, ...]
+    emulation: str  # the linker's word for the object format
+    levels: int  # PAGING_LEVELS of suite/lib/arch.h
+
+
+FORMATS = {
+    "32": Format(TARGET_32_FLAGS, "elf_i386", 2),
+    "pae": Format(TARGET_32_FLAGS, "elf_i386", 3),
+    "64": Format(TARGET_64_FLAGS, "elf_x86_64", 4),
+}
 
 
 class BuildError(Exception):
@@ -69,6 +93,26 @@ def guests() -> list[Guest]:
     return [Guest(entry["name"], tuple(entry["sources"]), entry["description"]) for entry in table["guest"]]
 
 
+@dataclass(frozen=True)
+class SuiteGuest:
+    """One line of suite/guests.toml: a theme of tests, built once for each format."""
+
+    name: str
+    formats: tuple[str, ...]  # keys of FORMATS
+
+    @property
+    def sources(self) -> list[str]:
+        """NAME.c, and NAME.S where there is one; relative to SOURCE_DIR."""
+        files = (SUITE_DIR / f"{self.name}{suffix}" for suffix in (".c", ".S"))
+        return [path.relative_to(SOURCE_DIR).as_posix() for path in files if path.exists()]
+
+
+def suite_guests() -> list[SuiteGuest]:
+    """The suite's guests in the order of suite/guests.toml."""
+    table = tomllib.loads((SUITE_DIR / "guests.toml").read_text(encoding="utf-8"))
+    return [SuiteGuest(entry["name"], tuple(entry["formats"])) for entry in table["guest"]]
+
+
 def build(out_dir: Path) -> list[Path]:
     """Compile every guest into `out_dir` and return the files, in the order of guests.toml.
 
@@ -76,23 +120,54 @@ def build(out_dir: Path) -> list[Path]:
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="emu-guests-") as scratch:
-        toolchain = _Toolchain(Path(scratch))
-        library = _library_sources()
+        toolchain = _Toolchain(Path(scratch), Path(scratch) / "objects", TARGET_32_FLAGS, "elf_i386")
+        library = _sources_in("lib")
         own = {source for guest in guests() for source in guest.sources}
         toolchain.compile_all([*library, *sorted(own)])
-        return [toolchain.link(guest, library, out_dir / f"{guest.name}.elf") for guest in guests()]
+        return [toolchain.link([*guest.sources, *library], out_dir / f"{guest.name}.elf") for guest in guests()]
 
 
-def _library_sources() -> list[str]:
-    files = (path for path in (SOURCE_DIR / "lib").iterdir() if path.suffix in {".c", ".S"})
+def build_suite(out_dir: Path) -> list[Path]:
+    """Build the suite's guests into `out_dir`, beside a copy of suite.toml, and return the images.
+
+    Images are called NAME-FORMAT.bin. Raises BuildError as `build` does.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    shutil.copy(SUITE_DIR / "suite.toml", out_dir)
+    with tempfile.TemporaryDirectory(prefix="emu-suite-") as scratch:
+        return [image for name in FORMATS for image in _build_format(name, Path(scratch), out_dir)]
+
+
+def _build_format(name: str, scratch: Path, out_dir: Path) -> list[Path]:
+    paging = FORMATS[name]
+    define = f"-DPAGING_LEVELS={paging.levels}"
+    toolchain = _Toolchain(scratch, scratch / name, (*paging.target_flags, define), paging.emulation)
+    library = [*SUITE_SHARED_SOURCES, *_sources_in("suite/lib")]
+    built = [guest for guest in suite_guests() if name in guest.formats]
+    toolchain.compile_all([*library, *(source for guest in built for source in guest.sources)])
+    return [toolchain.link_flat([*guest.sources, *library], out_dir / f"{guest.name}-{name}.bin") for guest in built]
+
+
+def build_disks(out_dir: Path) -> list[Path]:
+    """Make the boot disks of guests.toml in `out_dir` and return the files; raises BuildError."""
+    table = tomllib.loads((SOURCE_DIR / "guests.toml").read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory(prefix="emu-disks-") as scratch:
+        toolchain = _Toolchain(Path(scratch), Path(scratch) / "objects", TARGET_32_FLAGS, "elf_i386")
+        return [toolchain.link_disk(disk["source"], out_dir / f"{disk['name']}.img") for disk in table["disk"]]
+
+
+def _sources_in(folder: str) -> list[str]:
+    files = (path for path in (SOURCE_DIR / folder).iterdir() if path.suffix in {".c", ".S"})
     return sorted(path.relative_to(SOURCE_DIR).as_posix() for path in files)
 
 
 class _Toolchain:
     """zig in a folder of its own: its caches too stay out of the user's home."""
 
-    def __init__(self, scratch: Path) -> None:
-        self.objects = scratch / "objects"
+    def __init__(self, scratch: Path, objects: Path, target_flags: tuple[str, ...], emulation: str) -> None:
+        self.objects = objects
+        self.compile_flags = (*target_flags, *COMPILE_FLAGS)
+        self.link_flags = ("-m", emulation, *LINK_FLAGS)
         self.environment = {
             **os.environ,
             "ZIG_LOCAL_CACHE_DIR": str(scratch / "local-cache"),
@@ -106,13 +181,27 @@ class _Toolchain:
     def compile(self, source: str) -> None:
         """Relative paths keep the machine's folders out of the object."""
         (self.objects / object_name(source)).parent.mkdir(parents=True, exist_ok=True)
-        self._zig("cc", *COMPILE_FLAGS, "-c", source, "-o", str(self.objects / object_name(source)))
+        self._zig("cc", *self.compile_flags, "-c", source, "-o", str(self.objects / object_name(source)))
 
-    def link(self, guest: Guest, library: list[str], out: Path) -> Path:
+    def link(self, sources: list[str], out: Path) -> Path:
         """Object names are relative, since kernel.ld tells ring 3 programs by them."""
-        objects = [object_name(source) for source in [*guest.sources, *library]]
-        script = str(SOURCE_DIR / LINKER_SCRIPT)
-        self._zig("ld.lld", *LINK_FLAGS, "-T", script, *objects, "-o", str(out.resolve()), cwd=self.objects)
+        return self._link(sources, LINKER_SCRIPT, out)
+
+    def link_flat(self, sources: list[str], out: Path) -> Path:
+        """A file of the bytes in memory: loaders refuse 64-bit ELF files, but heed a multiboot header's addresses."""
+        return self._link(sources, SUITE_LINKER_SCRIPT, out, "--oformat", "binary")
+
+    def _link(self, sources: list[str], script: str, out: Path, *flags: str) -> Path:
+        objects = [object_name(source) for source in sources]
+        arguments = (*self.link_flags, *flags, "-T", str(SOURCE_DIR / script), *objects, "-o", str(out.resolve()))
+        self._zig("ld.lld", *arguments, cwd=self.objects)
+        return out
+
+    def link_disk(self, source: str, out: Path) -> Path:
+        """A flat image that runs at 7C00, where a BIOS loads it."""
+        self.compile(source)
+        flags = ["-m", "elf_i386", "--image-base=0", "-Ttext=0x7c00", "--oformat", "binary"]
+        self._zig("ld.lld", *flags, object_name(source), "-o", str(out.resolve()), cwd=self.objects)
         return out
 
     def _zig(self, *arguments: str, cwd: Path = SOURCE_DIR) -> None:
@@ -132,7 +221,8 @@ def main() -> int:
         print("usage: python guests/build.py OUTDIR", file=sys.stderr)
         return 2
     try:
-        for path in build(Path(sys.argv[1])):
+        out_dir = Path(sys.argv[1])
+        for path in [*build(out_dir), *build_suite(out_dir / "suite")]:
             print(path)
     except BuildError as error:
         print(f"build.py: {error}", file=sys.stderr)

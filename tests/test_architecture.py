@@ -16,7 +16,7 @@ from emu.vm import loader
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "emu"
-LAYERS = ("words", "machine", "devices", "vm", "trace", "command")  # each may import itself and what stands before it
+LAYERS = ("words", "machine", "devices", "vm", "trace", "suite", "command")  # each may import itself and what stands before it
 COMMAND = ("cli", "bench")
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in PACKAGE.rglob("*.py")

@@ -45,8 +45,10 @@ def build_script(path: Path) -> ModuleType:
 
 def build(root: Path, out: Path) -> dict[str, bytes]:
     """File name to contents of what the sources under `root` make."""
+    guests = build_script(root / "guests" / "build.py")
     files = [
-        *build_script(root / "guests" / "build.py").build(out),
+        *guests.build(out),
+        *guests.build_disks(out),
         build_script(root / "firmware" / "build.py").build(out),
     ]
     return {file.name: file.read_bytes() for file in files}
@@ -72,6 +74,7 @@ def test_every_machine_gives_the_same_bytes(built: dict[str, bytes]) -> None:
 
 def test_installed_images_are_those_of_the_sources(built: dict[str, bytes]) -> None:
     installed = {info.path.name: info.path.read_bytes() for info in images.guests()} | {"firmware.rom": images.firmware()}
+    installed |= {path.name: path.read_bytes() for path in images.FOLDER.glob("*.img")}
     stale = {name for name in built.keys() | installed.keys() if built.get(name) != installed.get(name)}
     assert not stale, "older or newer than guests/ and firmware/: run scripts/setup"
 

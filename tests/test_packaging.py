@@ -99,7 +99,11 @@ def test_wheel_is_for_every_machine(wheel: Path) -> None:
 
 
 def test_wheel_has_the_package_the_guests_and_the_rom(wheel: Path) -> None:
-    images = {f"emu/images/{name}.elf" for name in GUESTS} | {"emu/images/firmware.rom", "emu/images/guests.json"}
+    images = {f"emu/images/{name}.elf" for name in GUESTS} | {
+        "emu/images/firmware.rom",
+        "emu/images/guests.json",
+        "emu/images/bootsector.img",
+    }
     assert {name for name in names_in(wheel) if name.startswith("emu/")} == modules() | images
 
 

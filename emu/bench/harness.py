@@ -16,10 +16,7 @@ from emu import images
 from emu.config import VmConfig
 from emu.errors import EmuError
 from emu.events import Outcome
-from emu.machine.memory import MachineMemory
-from emu.units import PAGE_BYTES
-from emu.vm import loader
-from emu.vm.state import frames_needed
+from emu.vm import launch
 from emu.vm.vm import VirtualMachine
 
 REPETITIONS = 5
@@ -48,40 +45,16 @@ class Row:
         return self.value / self.peer_value if self.peer_value else None
 
 
-class SilentConsole:
-    """A console that keeps what the guest prints and has no input."""
-
-    def __init__(self) -> None:
-        self.output = b""
-
-    def write(self, data: bytes) -> None:
-        """COM1."""
-        self.output += data
-
-    def write_debug(self, data: bytes) -> None:
-        """Port 0xE9."""
-
-    def poll(self) -> bytes:
-        """No input."""
-        return b""
-
-    def idle(self, _seconds: float | None) -> bool:
-        """No input will come."""
-        return False
-
-
 def new_vm(append: str, config: VmConfig | None = None) -> VirtualMachine:
     """A VM with the bench guest, ready to run."""
     config = config or VmConfig()
-    rom = images.firmware()
-    memory = MachineMemory(frames_needed(config, len(rom)) * PAGE_BYTES)
-    files = loader.load(images.guest("bench"), config.memory_bytes, append)
-    return VirtualMachine(memory, config, rom=rom, firmware_files=files, console=SilentConsole())
+    files = launch.boot_files(launch.Boot(images.guest("bench"), append), config.memory_bytes)
+    return launch.new_machine(config, files, launch.RecordingConsole())
 
 
-def run_here(append: str) -> float:
+def run_here(append: str, config: VmConfig | None = None) -> float:
     """Seconds that a run of the bench guest takes in this process; raises EmuError if it fails."""
-    vm = new_vm(append)
+    vm = new_vm(append, config)
     start = time.perf_counter()
     stop = vm.run()
     seconds = time.perf_counter() - start

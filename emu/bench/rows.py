@@ -25,8 +25,9 @@ from emu.bench.harness import (
     seconds_each,
 )
 from emu.bench.plain import PEER, run_plain
-from emu.config import VmConfig
+from emu.config import Mmu, VmConfig
 from emu.errors import EmuError
+from emu.events import Kind
 from emu.units import MIB
 from emu.vm import rows as shadow_rows
 from emu.vm import shadow
@@ -35,6 +36,7 @@ MICRO, NANO = 1e6, 1e9
 NO_QEMU = f"{QEMU} is not installed"
 POST_PORT, ROUND_START, ROUND_END = 0x80, 1, 2
 FAULT_PAGES, FAULT_ROUNDS = 4096, 8
+BULK_STORES = 4096
 
 
 def exit_python() -> Row:
@@ -44,7 +46,10 @@ def exit_python() -> Row:
 
 def exit_native() -> Row:
     """A hidden fault on a page that the guest has mapped and the machine has a frame for: walk, fill, resume."""
-    vm = new_vm(f"mode=touch pages={FAULT_PAGES} n={FAULT_ROUNDS}", VmConfig(memory_bytes=64 * MIB))
+    vm = new_vm(
+        f"mode=touch pages={FAULT_PAGES} n={FAULT_ROUNDS}",
+        VmConfig(memory_bytes=64 * MIB, shadow_switches=frozenset({"no-prefetch"})),
+    )
     marks: list[float] = []
     write = vm.board.system.write
 
@@ -120,6 +125,46 @@ def plain_unicorn() -> Row:
     return Row("plain-unicorn", here, "ns", PEER, plain)
 
 
+def cr3_switch() -> Row:
+    """A switch between two address spaces of 64 pages each, and a load from each page."""
+    return _loop("cr3-switch", "cr3", MICRO, "us", 1_000, 101_000)
+
+
+def pte_write_traced() -> Row:
+    """Two PTE stores, seen and shadowed one by one, with an INVLPG and a load each; half of that is one."""
+    config = VmConfig(shadow_switches=frozenset({"no-unsync", "no-flood"}))
+    vm = new_vm("mode=ptestore n=1000", config)
+    vm.run()
+    seen = int(vm.state.counters[Kind.PTE_WRITE])
+    if seen != 2 * 1000 - 1:  # the very first finds a table that no shadow stands for yet
+        raise EmuError(f"pte-write-traced: {seen} stores seen, expected 1999")
+    each = seconds_each(lambda append: run_here(append, config), "ptestore", 1_000, 51_000) / 2
+    return Row("pte-write-traced", each * MICRO, "us", **_qemu("ptestore", MICRO / 2, 1_000, 501_000))
+
+
+def pte_bulk() -> Row:
+    """A PTE store, in bulks of 4,096 before a load of CR3."""
+    each = MICRO / BULK_STORES
+    return _loop("pte-bulk", "ptebulk", each, "us", 10, 1_010)
+
+
+def fork_storm() -> Row:
+    """An address space of 256 pages forked, read, one page in sixteen written by copy on write, destroyed."""
+    return _loop("fork-storm", "fork", MICRO, "us", 20, 1_020)
+
+
+def fork_storm_clean() -> Row:
+    """The same with page-table entries whose A and D bits are left to the processor: a hidden fault each."""
+    return _loop("fork-storm-clean", "fork-clean", MICRO, "us", 20, 1_020)
+
+
+def wp_toggle() -> Row:
+    """CR0.WP off, a store to a read-only page, CR0.WP on: with shadow tables, beside nested ones."""
+    value = seconds_each(run_here, "wp", 1_000, 51_000) * MICRO
+    nested = VmConfig(mmu=Mmu.NESTED)
+    return Row("wp-toggle", value, "us", "nested", seconds_each(lambda a: run_here(a, nested), "wp", 1_000, 51_000) * MICRO)
+
+
 def boot() -> Row:
     """From the start of the process to the guest's first byte on COM1, compiled code being on disk."""
     command = [sys.executable, "-m", "emu", "boot", "hello", "--quiet"]
@@ -153,6 +198,12 @@ BENCHMARKS: dict[str, Callable[[], Row]] = {
     "guest-memory": guest_memory,
     "plain-unicorn": plain_unicorn,
     "boot": boot,
+    "cr3-switch": cr3_switch,
+    "pte-write-traced": pte_write_traced,
+    "pte-bulk": pte_bulk,
+    "fork-storm": fork_storm,
+    "fork-storm-clean": fork_storm_clean,
+    "wp-toggle": wp_toggle,
 }
 
 __all__ = ["BENCHMARKS", "REPETITIONS", "Row"]

@@ -49,10 +49,13 @@ def _check_tables(at: str | None) -> str | None:
 
 @app.command()
 def boot(
-    guest: Annotated[str, typer.Argument(help="A guest that comes with emu, by name, or a multiboot kernel file.")],
+    guest: Annotated[str | None, typer.Argument(help="A guest that comes with emu, by name, or a multiboot kernel file.")] = None,
     memory: Annotated[str, typer.Option(help="Size of guest memory.")] = f"{DEFAULTS.memory_bytes // MIB}M",
     append: Annotated[str, typer.Option(help="Arguments on the kernel's command line.")] = "",
     module: Annotated[list[Path] | None, typer.Option(help="A file to pass as a boot module; repeatable.")] = None,
+    boot_disk: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Boot from this disk image, in real mode, instead of a kernel.")
+    ] = None,
     mmu: Annotated[Mmu, typer.Option(help="How the guest's paging is virtualized.")] = DEFAULTS.mmu,
     cpu_limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many guest instructions.")] = None,
     trace: Annotated[str | None, typer.Option(metavar="[=FILE]", help="Trace events to standard error, or to a file.")] = None,
@@ -67,14 +70,19 @@ def boot(
     no_reboot: Annotated[bool, typer.Option("--no-reboot", help="A reset by the guest ends the run.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary on standard error.")] = False,
 ) -> int:
-    """Boot a guest kernel. Its serial port is standard input and output."""
+    """Boot a guest kernel, or a disk. Its serial port is standard input and output."""
     from emu.cli.boot import BootOptions, boot as run_boot  # noqa: I001, PLC0415  (heavy: only this command needs it)
 
     if trace == "":
         raise UsageError("--trace=: a file name is missing; --trace alone traces to standard error")
+    if boot_disk is not None and (guest is not None or append or module):
+        raise UsageError("--boot-disk boots without a kernel: it takes no guest, --append or --module")
+    if boot_disk is None and guest is None:
+        raise UsageError("nothing to boot: give a guest, or --boot-disk FILE")
     config = VmConfig(memory_bytes=parse_size(memory), mmu=mmu, events=_event_groups(select, traced=trace is not None))
     options = BootOptions(
         guest=guest,
+        boot_disk=boot_disk,
         config=config,
         append=append,
         modules=tuple(module or ()),
@@ -97,6 +105,39 @@ def guests() -> None:
     known = images.guests()
     width = max(len(info.name) for info in known)
     write_out("".join(f"{info.name:<{width}}  {info.description}\n" for info in known).encode())
+
+
+@app.command("test")
+def run_suites(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Suites: folders or suite.toml files; none: emu's own.")] = None,
+    mmu: Annotated[str, typer.Option(help="MMUs to run under, as in shadow,nested.")] = ",".join(Mmu),
+    pattern: Annotated[str | None, typer.Option("-k", metavar="PATTERN", help="Only cases with this in their name.")] = None,
+    workers: Annotated[int | None, typer.Option("-j", min=1, help="Processes at once; one a core if not given.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
+    update: Annotated[bool, typer.Option("--update", help="Rewrite golden files.")] = False,
+    qemu: Annotated[bool, typer.Option("--qemu", help="Run each case in QEMU too, and compare.")] = False,
+    tap: Annotated[bool, typer.Option("--tap", help="Print TAP instead of lines.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print an object a run instead of lines.")] = False,
+    only_list: Annotated[bool, typer.Option("--list", help="Name the runs, and do nothing.")] = False,
+) -> int:
+    """Run suites of guest binaries."""
+    from emu.cli.test import TestOptions, parse_mmus, test as run_test  # noqa: I001, PLC0415
+
+    if tap and json:
+        raise UsageError("--tap and --json exclude each other")
+    options = TestOptions(
+        paths=tuple(paths or ()),
+        mmus=parse_mmus(mmu),
+        pattern=pattern,
+        workers=workers,
+        junit=junit,
+        update=update,
+        beside_qemu=qemu,
+        as_tap=tap,
+        as_json=json,
+        only_list=only_list,
+    )
+    return run_test(options)
 
 
 @app.command()

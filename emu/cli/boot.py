@@ -14,16 +14,13 @@ import numpy as np
 from rich.console import Console as RichConsole
 from rich.table import Table
 
-from emu import images
 from emu.cli.console import HostConsole, write_out
 from emu.config import VmConfig
-from emu.errors import OutputError, UsageError
+from emu.errors import OutputError
 from emu.events import Outcome
 from emu.machine import crash, native
-from emu.machine.memory import MachineMemory
 from emu.trace import counters
-from emu.units import PAGE_BYTES
-from emu.vm import loader
+from emu.vm import launch
 
 STANDARD_ERROR = "-"
 AT_END = "end"
@@ -41,7 +38,8 @@ STATUS_LIMIT, STATUS_TRIPLE_FAULT, STATUS_HALTED, STATUS_RESET, STATUS_UNSUPPORT
 class BootOptions:
     """What the command line asks for."""
 
-    guest: str
+    guest: str | None
+    boot_disk: Path | None  # either this or `guest`
     config: VmConfig
     append: str
     modules: tuple[Path, ...]
@@ -54,15 +52,11 @@ class BootOptions:
     quiet: bool
 
 
-def find_image(guest: str) -> Path:
-    """A guest that comes with emu by its name, else a file; raises UsageError if it is neither."""
-    known = {info.name: info.path for info in images.guests()}
-    if guest in known:
-        return known[guest]
-    path = Path(guest)
-    if path.exists() or "/" in guest:
-        return path
-    raise UsageError(f"unknown guest '{guest}': neither a file nor one of {', '.join(known)}")
+def what_to_boot(options: BootOptions) -> launch.Boot:
+    """The image that the command line names; raises UsageError when there is none."""
+    if options.boot_disk is not None:
+        return launch.Boot(launch.find_disk(options.boot_disk), is_disk=True)
+    return launch.Boot(launch.find_image(options.guest or ""), options.append, options.modules)
 
 
 @contextlib.contextmanager
@@ -100,18 +94,13 @@ def _lost_trace(target: str, error: OSError) -> OutputError:
 def boot(options: BootOptions) -> int:
     """Boot, run, sum up; the exit status of the command."""
     config = options.config
-    rom = images.firmware()
-    files = loader.load(find_image(options.guest), config.memory_bytes, options.append, options.modules)
+    files = launch.boot_files(what_to_boot(options), config.memory_bytes)
     announce_compilation()
-    from emu.vm.vm import VirtualMachine  # noqa: PLC0415  (compiles on import: only now is it known to be needed)
-
     console = HostConsole()
     crash.install()
     crash.at_crash(console.restore)
     with trace_output(options.trace) as on_events:
-        vm = VirtualMachine(
-            machine_memory(config, rom), config, rom=rom, firmware_files=files, console=console, on_events=on_events
-        )
+        vm = launch.new_machine(config, files, console, on_events)
         vm.no_reboot = options.no_reboot
         console.show_progress(lambda: f"{vm.retired_insns:,} instructions, virtual time {vm.virtual_seconds:.3f} s")
         with console.session(vm.interrupt):
@@ -126,13 +115,6 @@ def boot(options: BootOptions) -> int:
     if options.as_json:
         write_out((json.dumps(summary(vm, stop, options, status)) + "\n").encode())
     return status
-
-
-def machine_memory(config: VmConfig, rom: bytes) -> MachineMemory:
-    """A machine that is just large enough for one VM."""
-    from emu.vm.state import frames_needed  # noqa: PLC0415
-
-    return MachineMemory(frames_needed(config, len(rom)) * PAGE_BYTES)
 
 
 def announce_compilation() -> None:
@@ -170,7 +152,7 @@ def exit_status(stop: Any, *, raw: bool) -> int:
 def summary(vm: Any, stop: Any, options: BootOptions, status: int) -> dict[str, Any]:
     """The object that --json prints: nothing in it differs between two equal runs."""
     return {
-        "guest": options.guest,
+        "guest": options.guest if options.boot_disk is None else str(options.boot_disk),
         "mmu": str(options.config.mmu),
         "memory_bytes": options.config.memory_bytes,
         "outcome": str(stop.outcome),

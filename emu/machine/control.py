@@ -6,7 +6,7 @@ One int64 array per VM. Addresses are of this process ("host address"); those of
 
 from __future__ import annotations
 
-WORDS = 128
+WORDS = 192
 
 # The engine. Written once, by `emu.machine.cpu`.
 ENGINE = 0  # P: uc_engine *
@@ -51,6 +51,9 @@ GUEST_CR4 = 34
 SHADOWING = 35  # N, P: 1 while the engine walks shadow tables, 0 while nested ones
 USE_SHADOW = 36  # P: 1 with --mmu shadow
 NESTED_PLAIN = 37  # N: 1 while nested entries tell nothing of code (`emu.vm.nested`)
+GUEST_EFER = 38  # N, P
+GUEST_LEVELS = 39  # N, P: form of the guest's paging (`emu.machine.paging`): 0 unpaged, 2, 3 or 4 levels
+GUEST_RESERVED = 54  # N, P: bits that no 64-bit entry of the guest's tables may have
 
 # Shadow pages (`emu.vm.rows`).
 SHADOW_ROWS = 40  # P: host address of int32[SHADOW_MAX][16]
@@ -66,6 +69,8 @@ UNSYNC_COUNT = 49  # N
 UNSYNC_MAX = 52  # P
 SHADOW_FULL = 53  # N: 1 when a shadow page was asked for and none could be had
 LRU_CLOCK = 50  # N: counts root loads; a row keeps the value of its last use
+
+SHADOW_OPTIONS = 55  # P: bits of the optimizations in force (`emu.vm.shadow`)
 
 # Virtual time.
 INSNS = 56  # N: retired guest instructions
@@ -131,3 +136,24 @@ DUE = 112  # N, P: vector + 1, 0 none
 DUE_SOURCE = 113
 DUE_ERROR = 114  # error code
 DUE_ADDRESS = 115  # of a page fault
+
+# Long mode and system calls (`emu.vm.registers`): what the engine keeps beyond the fields of `emu.machine.env`.
+EFER_AT = 128  # P: host addresses within CONTEXT, found by calibration
+STAR_AT = 129
+KERNEL_GS_BASE_AT = 130
+SYSENTER_CS_AT = 131
+SYSENTER_ESP_AT = 132
+SYSENTER_EIP_AT = 133
+GUEST_LSTAR = 136  # P
+GUEST_CSTAR = 137
+GUEST_SFMASK = 138
+
+# Memory-mapped devices (`emu.vm.step`).
+DEVICE_READ_FN = 140  # P: C function (slot's number, offset) -> 32-bit value
+DEVICE_WRITE_FN = 141  # P: C function (slot's number, offset, value)
+
+# Counters of the shadow MMU beyond those of events.
+CACHE_HITS = 144  # N: shadow pages found again
+PREFETCHED = 145  # N: entries filled before a fault asked for them
+RECYCLED = 146  # N: shadow pages dropped to make room
+FLOODED = 147  # N: tables given up because they were written as data

@@ -30,6 +30,14 @@ from emu.units import MIB, MPN, PAGE_BYTES
 
 EXTRA_FRAMES = 3  # VMCB, host save area, the VMRUN instruction
 MSR_EFER = 0xC000_0080
+KEPT_MSRS = {  # model-specific registers that the engine keeps in its state: number, and the control block's word for the place
+    MSR_EFER: cbw.EFER_AT,
+    0xC000_0081: cbw.STAR_AT,
+    0xC000_0102: cbw.KERNEL_GS_BASE_AT,
+    0x174: cbw.SYSENTER_CS_AT,
+    0x175: cbw.SYSENTER_ESP_AT,
+    0x176: cbw.SYSENTER_EIP_AT,
+}
 MSR_VM_HSAVE_PA = 0xC001_0117
 VMRUN = b"\x0f\x01\xd8"
 FLUSH_TLB = (1 << 30) | uc_const.UC_CTL_TLB_FLUSH  # a uc_ctl write without arguments
@@ -56,7 +64,7 @@ ALL_INTERCEPTS = (
     | vmcb.INTERCEPT_MONITOR
     | vmcb.INTERCEPT_MWAIT
 )
-INTERCEPTED_REGISTERS = 1 << 0 | 1 << 3 | 1 << 4  # CR0, CR3, CR4
+INTERCEPTED_REGISTERS = 1 << 0 | 1 << 3 | 1 << 4 | 1 << 8  # CR0, CR3, CR4, CR8
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,7 @@ class Calibration:
     env: int  # CPUX86State
     error_code: int  # from CPUX86State
     cc_op_eflags: int
+    msrs: dict[int, int]  # number to place, from CPUX86State
 
 
 class Engine:
@@ -207,6 +216,24 @@ def _prove_layout(engine: Engine) -> tuple[int, int]:
     return at, cc_op
 
 
+def _find_msrs(engine: Engine, at: int) -> dict[int, int]:
+    """Where the engine keeps each of KEPT_MSRS: the bytes that change when it is written."""
+    places = {}
+    for number in KEPT_MSRS:
+        before = engine.uc.msr_read(number)
+        was = engine.save()[at:].copy()
+        value = before ^ paging.EFER_SCE if number == MSR_EFER else 0x5A21  # SYSENTER_CS has 16 bits
+        engine.uc.msr_write(number, value)
+        now = engine.save()[at:].copy()
+        engine.uc.msr_write(number, before)
+        changed = np.flatnonzero(was != now)
+        place = int(changed[0]) if len(changed) else 0
+        if not len(changed) or changed[-1] - place >= 8 or place % 8 or int(now[place : place + 4].view(np.uint32)[0]) != value:
+            raise _mismatch(f"MSR {number:#x}")
+        places[number] = place
+    return places
+
+
 def _known_faults(engine: Engine, memory: MachineMemory, at: int) -> int:
     """Run a guest whose page faults have known error codes; returns where error_code lies from CPUX86State."""
     cpu_frames = memory.allocate(EXTRA_FRAMES + 4, 0, FrameUse.VMM)
@@ -264,12 +291,13 @@ def calibrate() -> Calibration:
     memory = MachineMemory(4 * MIB)
     engine = Engine(memory)
     at, cc_op = _prove_layout(engine)
+    msrs = _find_msrs(engine, at)
     error_code = _known_faults(engine, memory, at)
     engine.uc.reg_write(x86_const.UC_X86_REG_DR6, 0xFFFF_0FF1)
     dr6 = engine.save()[at + error_code + env_at.DR6_FROM_ERROR_CODE :][:8].view(np.uint64)[0]
     if int(dr6) != 0xFFFF_0FF1:
         raise _mismatch("DR6")
-    return Calibration(at, error_code, cc_op)
+    return Calibration(at, error_code, cc_op, msrs)
 
 
 def fill_vmcb(memory: MachineMemory, mpn: MPN, state: EntryState, nested_root: int = 0) -> None:
@@ -358,22 +386,28 @@ class Cpu:
             cbw.VMCB: self.memory.address + int(self.frames[0]) * PAGE_BYTES,
             cbw.CC_OP_EFLAGS: places.cc_op_eflags,
             cbw.MEMORY: self.memory.address,
-        }
+        } | {KEPT_MSRS[number]: live + places.env + place for number, place in places.msrs.items()}
         for word, value in words.items():
             self.control[word] = value
 
-    def add_hooks(self, *, on_exit: int, on_block: int, on_port_read: int, on_port_write: int) -> None:
+    def add_hooks(self, *, on_exit: int, on_block: int, on_port_read: int, on_port_write: int, on_syscall: int) -> None:
         """Install the native handlers (addresses of C functions); each is handed the control block."""
         data = int(self.control.ctypes.data)
         self.engine.add_native_hook(UC_HOOK_INTR, on_exit, data)
         self.engine.add_native_hook(UC_HOOK_BLOCK, on_block, data)
         self.engine.add_native_hook(UC_HOOK_INSN, on_port_read, data, x86_const.UC_X86_INS_IN)
         self.engine.add_native_hook(UC_HOOK_INSN, on_port_write, data, x86_const.UC_X86_INS_OUT)
+        self.engine.add_native_hook(UC_HOOK_INSN, on_syscall, data, x86_const.UC_X86_INS_SYSCALL)
 
     @property
     def registers(self) -> np.ndarray:
         """CPUX86State of CONTEXT as bytes: the guest's registers at the last exit (see `emu.machine.env`)."""
         return self.engine.raw()[self._places.env :]
+
+    def word_at(self, address: int) -> np.ndarray:
+        """The 64-bit word of CONTEXT at a host address, to read and write."""
+        at = address - int(self.engine.raw().ctypes.data)
+        return self.engine.raw()[at : at + 8].view(np.uint64)
 
     def enter(self, state: EntryState, nested_root: int = 0) -> None:
         """Start the guest in `state` under nested tables at MA `nested_root` (0: none) and run until the first stop."""

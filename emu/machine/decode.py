@@ -1,9 +1,11 @@
 """The little that the VMM must know of x86 encodings: lengths of instructions and their memory operands.
 
-16- and 32-bit code; `mode` is the default size of operands and addresses, in bits. Every length follows from one word
-of MAPS and the bytes that ModRM asks for:
+`mode` is the default size of addresses, in bits: 16, 32 or 64. Every length follows from one word of MAPS and the bytes that
+ModRM asks for:
 
-    prefixes | opcode, or an escape and an opcode | ModRM, SIB, displacement | immediate
+    prefixes, REX | opcode, or an escape and an opcode | ModRM, SIB, displacement | immediate
+
+A REX that another prefix follows counts as the engine has it, not as the manual: its bits stay in force.
 
 An opcode that no processor has (or only one with AVX-512, which the engine lacks) has no length. One that only its
 ModRM, LOCK or a missing prefix makes invalid has. 8F is POP whatever its ModRM, as the engine knows no XOP. Sources:
@@ -17,7 +19,7 @@ import numpy as np
 from emu.machine.native import compiled, load8, load16, load32, load64
 
 MAX_LENGTH = 15
-NARROW, WIDE = 16, 32  # modes; 64 would add REX, RIP-relative operands and the opcodes given up for them
+NARROW, WIDE, LONG = 16, 32, 64  # modes
 INCOMPLETE = -1  # in place of a length: the bytes at hand are too few to tell
 
 # A word of MAPS; 0 where there is no such opcode.
@@ -30,20 +32,27 @@ ESCAPE = 1 << 6  # to another map, or C4 C5 62: to one if their ModRM would name
 TEST_ONLY = 1 << 7  # the immediate is there for reg fields 0 and 1 (TEST) only
 REGISTERS = 1 << 8  # ModRM names registers whatever its mod field says
 SSE4A = 1 << 9  # the immediate is there with prefix 66 or F2 only
-assert sum((IMMEDIATE, MODRM, OPERAND, MOFFS, EXISTS, ESCAPE, TEST_ONLY, REGISTERS, SSE4A)) == (1 << 10) - 1
+NOT_LONG = 1 << 10  # given up in 64-bit mode
+QUAD = 1 << 11  # the immediate has 8 bytes with REX.W
+_ALL = (IMMEDIATE, MODRM, OPERAND, MOFFS, EXISTS, ESCAPE, TEST_ONLY, REGISTERS, SSE4A, NOT_LONG, QUAD)
+assert sum(_ALL) == (1 << 12) - 1
 
 # Prefixes as bits; a segment's number plus one stands above them.
 OPERAND_SIZE, ADDRESS_SIZE, REPNE, REP, LOCK = 1, 2, 4, 8, 16
-SEGMENT_SHIFT = 8
+SEGMENT_SHIFT, SEGMENT_MASK = 8, 7
 FLAG_PREFIXES = (1 << SEGMENT_SHIFT) - 1
-NOT_BEFORE_VEX = OPERAND_SIZE | REPNE | REP | LOCK
+REX_SHIFT = 16  # REX itself, and its B X R W below
+REX_B, REX_X, REX_R, REX_W, REX = (1 << REX_SHIFT + n for n in range(5))
+REX_BITS = REX_B | REX_X | REX_R | REX_W | REX
+REX_PREFIX = 4  # upper half of the byte
+NOT_BEFORE_VEX = OPERAND_SIZE | REPNE | REP | LOCK | REX
 
 MAP_0F, MAP_0F38, MAP_0F3A = 0x100, 0x200, 0x300  # first words in MAPS, by VEX.mmmmm too: lengths are alike in VEX
 LAST_VEX_MAP = 3
-ESCAPE_0F, ESCAPE_38, ESCAPE_3A, VEX3, VEX2 = 0x0F, 0x38, 0x3A, 0xC4, 0xC5
+ESCAPE_0F, ESCAPE_38, ESCAPE_3A, EVEX, VEX3, VEX2 = 0x0F, 0x38, 0x3A, 0x62, 0xC4, 0xC5
 
 REGISTER_OPERAND = -1  # in place of a segment
-SS, DS = 2, 3
+SS, DS, FS = 2, 3, 4
 EBX, ESP, EBP, ESI, EDI = 3, 4, 5, 6, 7
 
 
@@ -63,7 +72,8 @@ def _fill_1byte(table: np.ndarray) -> None:
     _fill(table, 0, MODRM | 1, 0x6B, 0x80, 0x82, 0x83, 0xC0, 0xC1, 0xC6)
     _fill(table, 0, MODRM | OPERAND, 0x69, 0x81, 0xC7)
     _fill(table, 0, 1, 0x6A, range(0x70, 0x80), 0xA8, range(0xB0, 0xB8), 0xCD, 0xD4, 0xD5, range(0xE0, 0xE8), 0xEB)
-    _fill(table, 0, OPERAND, 0x68, 0xA9, range(0xB8, 0xC0), 0xE8, 0xE9)
+    _fill(table, 0, OPERAND, 0x68, 0xA9, 0xE8, 0xE9)
+    _fill(table, 0, OPERAND | QUAD, range(0xB8, 0xC0))
     _fill(table, 0, OPERAND | 2, 0x9A, 0xEA)  # far pointers
     _fill(table, 0, 2, 0xC2, 0xCA)
     _fill(table, 0, 3, 0xC8)  # ENTER
@@ -71,7 +81,9 @@ def _fill_1byte(table: np.ndarray) -> None:
     _fill(table, 0, MODRM | TEST_ONLY | 1, 0xF6)
     _fill(table, 0, MODRM | TEST_ONLY | OPERAND, 0xF7)
     _fill(table, 0, ESCAPE, ESCAPE_0F)
-    _fill(table, 0, MODRM | ESCAPE, 0x62, VEX3, VEX2)  # BOUND LES LDS
+    _fill(table, 0, MODRM | ESCAPE, EVEX, VEX3, VEX2)  # BOUND LES LDS
+    table[[0x06, 0x07, 0x0E, 0x16, 0x17, 0x1E, 0x1F, 0x27, 0x2F, 0x37, 0x3F, 0x60, 0x61]] |= NOT_LONG
+    table[[0x82, 0x9A, 0xCE, 0xD4, 0xD5, 0xD6, 0xEA]] |= NOT_LONG
 
 
 def _fill_0f(table: np.ndarray) -> None:
@@ -139,8 +151,34 @@ def skip_prefixes(code: int, limit: int) -> tuple[int, int]:
 
 
 @compiled
+def skip_long_prefixes(code: int, limit: int) -> tuple[int, int]:
+    """`skip_prefixes` for 64-bit code: REX bytes are among them, and only FS and GS change a segment."""
+    prefixes = 0
+    for at in range(limit):
+        byte = load8(code + at)
+        bits = PREFIXES[byte]
+        if byte >> 4 == REX_PREFIX:
+            prefixes = prefixes & ~REX_BITS | REX | (byte & 0xF) << REX_SHIFT
+        elif bits == 0:
+            return at, prefixes
+        elif bits <= FLAG_PREFIXES:
+            prefixes |= bits
+        elif bits > FS << SEGMENT_SHIFT:
+            prefixes = prefixes & ~(SEGMENT_MASK << SEGMENT_SHIFT) | bits
+    return limit, prefixes
+
+
+@compiled
+def all_prefixes(code: int, limit: int, mode: int) -> tuple[int, int]:
+    """(number of prefix bytes, the prefixes as bits) in any mode."""
+    return skip_long_prefixes(code, limit) if mode == LONG else skip_prefixes(code, limit)
+
+
+@compiled
 def is_wide(mode: int, prefixes: int, override: int) -> bool:
-    """Whether operands (or addresses) have 32 bits, by the mode and OPERAND_SIZE (or ADDRESS_SIZE) in `prefixes`."""
+    """Whether operands (or addresses) have more than 16 bits, by the mode and OPERAND_SIZE (or ADDRESS_SIZE) in `prefixes`."""
+    if mode == LONG:
+        return override == ADDRESS_SIZE or prefixes & REX_W != 0 or prefixes & OPERAND_SIZE == 0
     return (mode == WIDE) != (prefixes & override != 0)
 
 
@@ -153,9 +191,12 @@ def escape(code: int, at: int, limit: int, mode: int, prefixes: int) -> tuple[in
             first = MAP_0F38 if second == ESCAPE_38 else MAP_0F3A
             return at + 3, MAPS[first + byte_at(code, at + 2, limit)]
         return at + 2, MAPS[MAP_0F + second]
-    if second >> 6 != 3:
+    if mode == LONG:
+        if lead == EVEX:
+            return at + 1, 0
+    elif second >> 6 != 3:
         return at + 1, MAPS[lead]
-    if mode != WIDE or prefixes & NOT_BEFORE_VEX:
+    if mode == NARROW or prefixes & NOT_BEFORE_VEX:
         return at + 2, 0
     if lead == VEX2:
         return at + 3, MAPS[MAP_0F + byte_at(code, at + 2, limit)]
@@ -184,9 +225,15 @@ def immediate_length(word: int, reg_field: int, mode: int, prefixes: int) -> int
         return 0
     length = word & IMMEDIATE
     if word & OPERAND:
-        length += 4 if is_wide(mode, prefixes, OPERAND_SIZE) else 2
+        if word & QUAD and prefixes & REX_W:
+            length += 8
+        else:
+            length += 4 if is_wide(mode, prefixes, OPERAND_SIZE) else 2
     if word & MOFFS:
-        length += 4 if is_wide(mode, prefixes, ADDRESS_SIZE) else 2
+        if mode == LONG:
+            length += 4 if prefixes & ADDRESS_SIZE else 8
+        else:
+            length += 4 if is_wide(mode, prefixes, ADDRESS_SIZE) else 2
     return length
 
 
@@ -194,14 +241,12 @@ def immediate_length(word: int, reg_field: int, mode: int, prefixes: int) -> int
 def insn_length(code: int, available: int, mode: int) -> int:
     """Length in bytes, 1 to 15, of the instruction at host address `code`, of which `available` bytes may be read.
 
-    0 if no processor has its opcode, if it is longer than 15 bytes, or in 64-bit mode. INCOMPLETE (negative) if the
-    available bytes, fewer than 15, do not suffice.
+    0 if no processor has its opcode in this mode, or if it is longer than 15 bytes. INCOMPLETE (negative) if the available
+    bytes, fewer than 15, do not suffice.
     """
-    if mode != NARROW and mode != WIDE:
-        return 0
     limit = min(available, MAX_LENGTH)
     too_long = INCOMPLETE if available < MAX_LENGTH else 0
-    at, prefixes = skip_prefixes(code, limit)
+    at, prefixes = all_prefixes(code, limit, mode)
     if at >= limit:
         return too_long
     word = MAPS[load8(code + at)]
@@ -211,7 +256,7 @@ def insn_length(code: int, available: int, mode: int) -> int:
         at += 1
     if at > limit:
         return too_long
-    if word == 0:
+    if word == 0 or (word & NOT_LONG and mode == LONG):
         return 0
     reg_field = 0
     if word & MODRM:
@@ -297,21 +342,59 @@ def offset32(at: int, regs: int) -> tuple[int, int]:
 
 
 @compiled
-def operand_of(code: int, mode: int, regs: int) -> tuple[int, int, int, int]:
+def offset64(at: int, regs: int, prefixes: int, following: int) -> tuple[int, int]:
+    """(default segment, offset) of a 64-bit memory operand; `following` is the offset of the next instruction."""
+    modrm = load8(at)
+    mod, base = modrm >> 6, modrm & 7
+    offset = 0
+    after = at + 1
+    if mod == 0 and base == EBP:
+        return DS, following + displacement(after, 4)
+    if base == ESP:
+        sib = load8(after)
+        after += 1
+        base = sib & 7
+        index = sib >> 3 & 7 | (8 if prefixes & REX_X else 0)
+        if index != ESP:
+            offset = load64(regs + 8 * index) << (sib >> 6)
+    if mod == 0 and base == EBP:
+        return DS, offset + displacement(after, 4)
+    offset += load64(regs + 8 * (base | (8 if prefixes & REX_B else 0)))
+    if mod:
+        offset += displacement(after, 1 if mod == 1 else 4)
+    return SS if (base == ESP or base == EBP) and not prefixes & REX_B else DS, offset
+
+
+@compiled
+def memory_operand(modrm_at: int, mode: int, regs: int, prefixes: int, following: int) -> tuple[int, int]:
+    """(segment, offset) of the memory operand whose ModRM is at a host address; `following` is the next instruction's offset."""
+    if mode == LONG:
+        segment, offset = offset64(modrm_at, regs, prefixes, following)
+        if prefixes & ADDRESS_SIZE:
+            offset &= 0xFFFF_FFFF
+    elif is_wide(mode, prefixes, ADDRESS_SIZE):
+        segment, offset = offset32(modrm_at, regs)
+    else:
+        segment, offset = offset16(modrm_at, regs)
+    override = prefixes >> SEGMENT_SHIFT & SEGMENT_MASK
+    return override - 1 if override else segment, offset
+
+
+@compiled
+def operand_of(code: int, mode: int, regs: int, ip: int) -> tuple[int, int, int, int]:
     """(segment, offset, reg field, length) of an instruction with a two-byte opcode and ModRM at host address `code`.
 
-    15 bytes must be readable there, and `regs` is the host address of the general registers as 64-bit words. The
-    segment is a number, 0 to 5 for ES CS SS DS FS GS, the offset one in it. For a register operand the segment is
-    REGISTER_OPERAND and the register's number stands in place of the offset.
+    15 bytes must be readable there; `regs` is the host address of the general registers as 64-bit words, `ip` the offset of the
+    instruction in its segment. The segment is a number, 0 to 5 for ES CS SS DS FS GS, the offset one in it. For a register
+    operand the segment is REGISTER_OPERAND and the register's number stands in place of the offset.
     """
-    at, prefixes = skip_prefixes(code, MAX_LENGTH)
+    at, prefixes = all_prefixes(code, MAX_LENGTH, mode)
     modrm_at = code + at + 2
     modrm = load8(modrm_at)
     field, length = modrm >> 3 & 7, insn_length(code, MAX_LENGTH, mode)
+    if prefixes & REX_R:
+        field |= 8
     if modrm >> 6 == 3 or MAPS[MAP_0F + load8(modrm_at - 1)] & REGISTERS:
-        return REGISTER_OPERAND, modrm & 7, field, length
-    wide = is_wide(mode, prefixes, ADDRESS_SIZE)
-    segment, offset = offset32(modrm_at, regs) if wide else offset16(modrm_at, regs)
-    if prefixes > FLAG_PREFIXES:
-        segment = (prefixes >> SEGMENT_SHIFT) - 1
+        return REGISTER_OPERAND, modrm & 7 | (8 if prefixes & REX_B else 0), field, length
+    segment, offset = memory_operand(modrm_at, mode, regs, prefixes, ip + length)
     return segment, offset, field, length

@@ -1,4 +1,4 @@
-"""x86 paging formats: one mask a line, for 32-bit guest entries and for the 64-bit entries of shadow and nested tables.
+"""x86 paging formats: one mask a line, for 32-bit entries and for the 64-bit ones of PAE, long mode, shadow and nested tables.
 
     31            12 11  9  8  7  6  5   4   3   2   1   0
     [ page frame   ][soft ][G][PS][D][A][PCD][PWT][U/S][R/W][P]        (64-bit entries: frame up to bit 51, NX in bit 63)
@@ -23,6 +23,18 @@ FRAME32_MASK = 0xFFFF_F000  # frame of a 32-bit entry
 LARGE32_FRAME = 0xFFC0_0000  # bits 31-22 of a 4 MB page's address
 LARGE32_HIGH = 0x001F_E000  # PSE-36: bits 20-13 hold address bits 39-32
 LARGE32_RESERVED = 0x0020_0000  # bit 21 must be zero
+LARGE_PAT = 1 << 12  # of a 64-bit large page: not part of its address
+PHYSICAL_BITS = 40  # of guest-physical addresses, as CPUID leaf 8000_0008 tells and the engine checks
+ADDRESS_RESERVED = 0x000F_FFFF_FFFF_FFFF & ~((1 << PHYSICAL_BITS) - 1)  # bits 51-40 of a 64-bit entry
+PAE_RESERVED = 0x7FF0_0000_0000_0000  # bits 62-52, which are software's in long mode only
+POINTER_RESERVED = NO_EXECUTE | PAE_RESERVED | ADDRESS_RESERVED | 0x1E6  # of a PAE directory pointer: it grants all rights
+
+# Forms of guest paging, by their number of levels.
+UNPAGED, LEGACY, PAE, LONG = 0, 2, 3, 4
+
+# Rights that a walk collects: WRITABLE and USER as in an entry, and one that entries show by the absence of NX.
+EXECUTABLE = 1 << 3
+ALL_RIGHTS = WRITABLE | USER | EXECUTABLE
 
 # Error code of a page fault.
 FAULT_PRESENT = 1 << 0
@@ -54,6 +66,9 @@ CR4_PGE = 1 << 7
 CR4_PCE = 1 << 8
 CR4_OSFXSR = 1 << 9
 CR4_OSXMMEXCPT = 1 << 10
+CR4_FSGSBASE = 1 << 16
+CR4_SMEP = 1 << 20
+CR4_SMAP = 1 << 21
 
 EFER_SCE = 1 << 0
 EFER_LME = 1 << 8
@@ -88,5 +103,6 @@ def _assert_disjoint(*masks: int) -> None:
 
 
 _assert_disjoint(PRESENT, WRITABLE, USER, WRITE_THROUGH, CACHE_DISABLE, ACCESSED, DIRTY, LARGE, GLOBAL, FRAME_MASK)
+_assert_disjoint(ALL_RIGHTS, PRESENT, DIRTY)
 _assert_disjoint(FAULT_PRESENT, FAULT_WRITE, FAULT_USER, FAULT_RESERVED, FAULT_FETCH)
 _assert_disjoint(CR0_PE, CR0_MP, CR0_EM, CR0_TS, CR0_ET, CR0_NE, CR0_WP, CR0_AM, CR0_NW, CR0_CD, CR0_PG)

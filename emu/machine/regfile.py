@@ -12,11 +12,11 @@ from emu.machine import env
 
 GENERAL = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 SEGMENT_NAMES = ("es", "cs", "ss", "ds", "fs", "gs")
-ONES32 = 0xFFFF_FFFF
+ONES32, ONES64 = 0xFFFF_FFFF, (1 << 64) - 1
 
 
 class RegisterFile:
-    """Registers of a 32-bit guest; general registers are numbered as in instructions (EAX ECX EDX EBX ESP ...)."""
+    """Registers of a guest; general registers are numbered as in instructions (RAX RCX RDX RBX RSP ... R15)."""
 
     def __init__(self, context: np.ndarray, control: np.ndarray) -> None:
         usable = context[: len(context) // 8 * 8]
@@ -25,7 +25,7 @@ class RegisterFile:
         self._control = control
 
     def general(self, number: int) -> int:
-        """A general register, 32 bits."""
+        """The lower 32 bits of a general register."""
         return self._words[number] & ONES32
 
     def set_general(self, number: int, value: int) -> None:
@@ -33,15 +33,24 @@ class RegisterFile:
         self._words[number] = value & ONES32
         self._control[cbw.MODIFIED] = 1
 
+    def general64(self, number: int) -> int:
+        """A general register, 64 bits."""
+        return self._words[number]
+
+    def set_general64(self, number: int, value: int) -> None:
+        """Write all of a general register."""
+        self._words[number] = value & ONES64
+        self._control[cbw.MODIFIED] = 1
+
     @property
-    def eip(self) -> int:
+    def rip(self) -> int:
         """The instruction pointer, an offset into CS."""
-        return self._words[env.EIP // 8] & ONES32
+        return self._words[env.EIP // 8]
 
     @property
     def linear_ip(self) -> int:
-        """The linear address of the instruction at CS:EIP."""
-        return self.segment_base(1) + self.eip & ONES32
+        """The linear address of the instruction at CS:RIP."""
+        return self.rip if self.code_bits == 64 else self.segment_base(1) + self.rip & ONES32
 
     @property
     def flags(self) -> int:
@@ -55,13 +64,16 @@ class RegisterFile:
 
     @property
     def code_bits(self) -> int:
-        """16 or 32: the default operand size."""
-        return 32 if self._halves[env.HFLAGS // 4] & env.HF_CS32 else 16
+        """16, 32 or 64: the default size of addresses."""
+        hidden = self._halves[env.HFLAGS // 4]
+        if hidden & env.HF_CS64:
+            return 64
+        return 32 if hidden & env.HF_CS32 else 16
 
     @property
     def cr2(self) -> int:
         """The address of the guest's last page fault."""
-        return self._words[env.CR2 // 8] & ONES32
+        return self._words[env.CR2 // 8]
 
     def selector(self, segment: int) -> int:
         """The selector in a segment register (0..5: ES CS SS DS FS GS)."""
@@ -70,3 +82,8 @@ class RegisterFile:
     def segment_base(self, segment: int) -> int:
         """The base of a segment register."""
         return self._words[(env.SEGMENTS + env.SEGMENT_BYTES * segment + env.BASE) // 8]
+
+    def set_segment_base(self, segment: int, base: int) -> None:
+        """Change the base of a segment register alone, as WRMSR does for FS and GS."""
+        self._words[(env.SEGMENTS + env.SEGMENT_BYTES * segment + env.BASE) // 8] = base & ONES64
+        self._control[cbw.MODIFIED] = 1

@@ -18,7 +18,7 @@ from emu.events import CATALOGUE, NESTED_FAULT, NO_PAGE, Kind, Outcome
 from emu.machine.paging import FRAME_MASK, fault_name
 
 FLAG_LETTERS = ((63, "X"), (8, "G"), (6, "D"), (5, "A"), (4, "C"), (3, "T"), (1, "W"), (2, "U"), (0, "P"))
-WIDE_CODE = 0x80  # in insn_bytes: 32-bit code
+WIDE_CODE, LONG_CODE = 0x80, 0x40  # in insn_bytes: 32-bit, 64-bit code
 LENGTH_MASK = 0x0F
 OUTCOMES = tuple(Outcome)
 ERROR_CODE_VALID = 1 << 31
@@ -39,7 +39,7 @@ def entry_text(entry: int) -> str:
 
 
 def guest_entry_text(entry: int) -> str:
-    """A guest's 32-bit entry: its value and, if present, its flags."""
+    """A guest's entry: its value and, if present, its flags."""
     return f"{entry:08x} {entry_flags(entry)}" if entry & 1 else f"{entry:08x}"
 
 
@@ -53,7 +53,8 @@ def disassemble(insn: bytes, bits: int, address: int) -> str:
 
 @functools.cache
 def _disassembler(bits: int) -> capstone.Cs:
-    return capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32 if bits == 32 else capstone.CS_MODE_16)
+    modes = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
+    return capstone.Cs(capstone.CS_ARCH_X86, modes[bits])
 
 
 def _page(record: np.void) -> str:
@@ -126,6 +127,9 @@ DETAILS: dict[Kind, Callable[[np.void], str]] = {
     Kind.PAGE_ALLOCATED: _page,
     Kind.DISCARDED_WRITE: lambda r: f"address {r['va']:08x} PPN {r['ppn']:05x}",
     Kind.RESET: lambda _: "",
+    Kind.DEVICE_READ: lambda r: f"PA {r['va']:08x} -> {r['new']:08x}",
+    Kind.DEVICE_WRITE: lambda r: f"PA {r['va']:08x} <- {r['new']:08x}",
+    Kind.SYSTEM_CALL: lambda r: f"to {r['new']:08x}",
     Kind.STOP: _stop,
 }
 assert set(DETAILS) == set(Kind)
@@ -138,7 +142,7 @@ def line(record: np.void) -> str:
     length = int(record["insn_bytes"]) & LENGTH_MASK
     if not length:
         return head.rstrip()
-    bits = 32 if int(record["insn_bytes"]) & WIDE_CODE else 16
+    bits = 64 if int(record["insn_bytes"]) & LONG_CODE else 32 if int(record["insn_bytes"]) & WIDE_CODE else 16
     insn = record["insn"].tobytes().ljust(15, b"\0")[:length]
     return f"{head:<100} ; {disassemble(insn, bits, int(record['rip']))}"
 

@@ -7,7 +7,9 @@ a store to a guest page table updates its shadow, one to a page of code drops th
 from __future__ import annotations
 
 from emu.machine import control as cbw
-from emu.machine.native import compiled, load8, load32, store8
+from emu.machine import env
+from emu.machine import paging as pg
+from emu.machine.native import compiled, load8, store8
 from emu.vm import code, pmap, rows, sync, walk
 
 OK = -1  # no fault
@@ -49,27 +51,15 @@ def store_bytes(cb: object, pa: int, size: int, value: int) -> bool:
     at = place_to_store(cb, pa)
     if at == NOWHERE or at == -1:
         return at == NOWHERE
-    slot = pmap.slot_of(cb, pa >> 12)
-    if must_follow(cb, slot):
-        store_traced(cb, slot, at, pa, size, value)
-        return True
+    slot, page = pmap.slot_of(cb, pa >> 12), at - (pa & 0xFFF)
+    follow = must_follow(cb, slot)
+    if follow:
+        sync.copy_page(page, cb[cbw.CODE_COPY])
     for byte in range(size):
         store8(at + byte, value >> 8 * byte & 0xFF)
+    if follow:
+        sync.page_changed(cb, slot, cb[cbw.CODE_COPY], pa & ~0xFFF)
     return True
-
-
-@compiled
-def store_traced(cb: object, slot: int, at: int, pa: int, size: int, value: int) -> None:
-    """The same into a guest table: each entry that the bytes fall in is compared and followed."""
-    first, last = (pa & 0xFFF) >> 2, ((pa & 0xFFF) + size - 1) >> 2
-    page = at - (pa & 0xFFF)
-    before_first, before_last = load32(page + 4 * first), load32(page + 4 * last)
-    for byte in range(size):
-        store8(at + byte, value >> 8 * byte & 0xFF)
-    if load32(page + 4 * first) != before_first:
-        sync.entry_changed(cb, slot, first, before_first, load32(page + 4 * first), pa & ~3)
-    if last != first and load32(page + 4 * last) != before_last:
-        sync.entry_changed(cb, slot, last, before_last, load32(page + 4 * last), (pa & ~3) + 4)
 
 
 @compiled
@@ -109,14 +99,14 @@ def store_in_page(cb: object, pa: int, source: int, size: int) -> bool:
 
 
 @compiled
-def linear_load(cb: object, va: int, size: int, user: bool) -> tuple[int, int]:
-    """(fault, value) of a load at a linear address; `fault` is OK or a page-fault error code."""
+def linear_load(cb: object, va: int, size: int, kind: int) -> tuple[int, int]:
+    """(fault, value) of a load at a linear address; `kind` as for a walk, `fault` OK or what the walk found."""
     value = 0
     ppn = -1
     for byte in range(size):
-        at = va + byte & 0xFFFF_FFFF
+        at = va + byte & env.system_mask(cb[cbw.ENV])
         if ppn < 0 or not at & 0xFFF:
-            fault, ppn, _access, _large = walk.walk(cb, at, False, user, True)
+            fault, ppn, _access, _size = walk.walk(cb, at, kind, True)
             if fault != walk.NO_FAULT:
                 cb[cbw.EXIT_INFO] = at
                 return fault, 0
@@ -125,23 +115,24 @@ def linear_load(cb: object, va: int, size: int, user: bool) -> tuple[int, int]:
 
 
 @compiled
-def linear_store(cb: object, va: int, size: int, value: int, user: bool) -> int:
-    """Store at a linear address (checked whole before a byte is written); OK or a page-fault error code."""
-    last = va + size - 1 & 0xFFFF_FFFF
-    fault, ppn, _access, _large = walk.walk(cb, va & 0xFFFF_FFFF, True, user, True)
+def linear_store(cb: object, va: int, size: int, value: int, kind: int) -> int:
+    """Store at a linear address (checked whole before a byte is written); OK or what the walk found."""
+    mask = env.system_mask(cb[cbw.ENV])
+    first, last = va & mask, va + size - 1 & mask
+    fault, ppn, _access, _size = walk.walk(cb, first, kind | pg.FAULT_WRITE, True)
     if fault != walk.NO_FAULT:
-        cb[cbw.EXIT_INFO] = va & 0xFFFF_FFFF
+        cb[cbw.EXIT_INFO] = first
         return fault
-    if (va ^ last) & ~0xFFF == 0:
-        store_bytes(cb, ppn << 12 | va & 0xFFF, size, value)
+    if (first ^ last) & ~0xFFF == 0:
+        store_bytes(cb, ppn << 12 | first & 0xFFF, size, value)
         return OK
-    fault, ppn_last, _access, _large = walk.walk(cb, last, True, user, True)
+    fault, ppn_last, _access, _size = walk.walk(cb, last, kind | pg.FAULT_WRITE, True)
     if fault != walk.NO_FAULT:
         cb[cbw.EXIT_INFO] = last & ~0xFFF
         return fault
     for byte in range(size):
-        at = va + byte & 0xFFFF_FFFF
-        page = ppn if (at ^ va) & ~0xFFF == 0 else ppn_last
+        at = first + byte & mask
+        page = ppn if (at ^ first) & ~0xFFF == 0 else ppn_last
         store_bytes(cb, page << 12 | at & 0xFFF, 1, value >> 8 * byte & 0xFF)
     return OK
 
@@ -149,11 +140,11 @@ def linear_store(cb: object, va: int, size: int, value: int, user: bool) -> int:
 @compiled
 def page_pointer(cb: object, va: int) -> int:
     """Host address of the byte at a linear address, by the guest's tables, for reading within its page; 0 if none."""
-    fault, ppn, _access, _large = walk.walk(cb, va & 0xFFFF_FFFF, False, False, False)
+    fault, ppn, _access, _size = walk.walk(cb, va & env.linear_mask(cb[cbw.ENV]), walk.PEEK, False)
     if fault != walk.NO_FAULT:
         return 0
     word = pmap.entry(cb, pmap.slot_of(cb, ppn))
-    if pmap.state(word) == pmap.UNALLOCATED:
+    if pmap.state(word) == pmap.UNALLOCATED or pmap.state(word) == pmap.DEVICE:
         return 0
     return pmap.frame_address(cb, word & pmap.MPN_MASK) + (va & 0xFFF)
 

@@ -22,7 +22,7 @@ from emu.vm.state import VmState
 
 ENTRIES = rows.ENTRIES
 NX = 1 << 63
-WORD = (1 << 64) - 1
+WORD32, WORD = (1 << 32) - 1, (1 << 64) - 1
 
 
 def require(condition: object, message: str) -> None:
@@ -115,14 +115,21 @@ def _check_shadow_entry(state: VmState, row: int, index: int, value: int) -> Non
     require(frame == int(child[rows.FRAME]), f"shadow 4: entry {index} of row {row} is not its child's frame")
     child_level = int(child[rows.ROLE]) & rows.LEVEL_MASK
     require(child_level == (role & rows.LEVEL_MASK) - 1, f"shadow 4: row {row} has a child of level {child_level}")
-    if child_level == 1:
+    if role & rows.DIRECT:
+        first = int(state.rows[row, rows.PPN]) + index * ENTRIES
+        require(int(child[rows.PPN]) == first, f"shadow 1: entry {index} of row {row} maps other pages")
+        return
+    if int(state.control[cbw.GUEST_LEVELS]) == pg.LEGACY:
+        if child_level == 1:
+            _check_legacy_directory_entry(state, row, index, child)
+    elif not role & rows.UNTRACED:
         _check_directory_entry(state, row, index, child)
 
 
-def _check_directory_entry(state: VmState, row: int, index: int, child: np.ndarray) -> None:
-    """A shadow directory entry leads to what the guest's PDE leads to, with its rights and no more."""
+def _check_legacy_directory_entry(state: VmState, row: int, index: int, child: np.ndarray) -> None:
+    """A shadow directory entry leads to what a 32-bit guest's PDE leads to, with its rights and no more."""
     quadrant = int(state.rows[row, rows.ROLE]) >> rows.QUADRANT_SHIFT & 3
-    pde = _guest_word(state, int(state.rows[row, rows.CHAIN]), quadrant * 256 + index // 2)
+    pde = _guest_entry(state, int(state.rows[row, rows.CHAIN]), quadrant * 256 + index // 2)
     role = int(child[rows.ROLE])
     rights = role >> rows.ACCESS_SHIFT & (pg.WRITABLE | pg.USER)
     where = f"row {row} entry {index} (guest PDE {pde:08x})"
@@ -136,12 +143,30 @@ def _check_directory_entry(state: VmState, row: int, index: int, child: np.ndarr
         require(role >> rows.QUADRANT_SHIFT & 3 == index % 2, f"shadow 1: {where} leads to the other half")
 
 
+def _check_directory_entry(state: VmState, row: int, index: int, child: np.ndarray) -> None:
+    """The same for an entry of a PAE or long mode guest's table."""
+    entry = _guest_entry(state, int(state.rows[row, rows.CHAIN]), index)
+    role = int(child[rows.ROLE])
+    level = int(state.rows[row, rows.ROLE]) & rows.LEVEL_MASK
+    where = f"row {row} entry {index} (guest entry {entry:016x})"
+    require(entry & pg.PRESENT, f"shadow 2: {where} is present")
+    above = int(state.rows[row, rows.ROLE]) >> rows.ACCESS_SHIFT & pg.ALL_RIGHTS
+    granted = above & (entry & (pg.WRITABLE | pg.USER) | (0 if entry & NX else pg.EXECUTABLE))
+    require(not role >> rows.ACCESS_SHIFT & pg.ALL_RIGHTS & ~granted, f"shadow 2: {where} inherits more than the guest grants")
+    ppn = (entry & pg.FRAME_MASK) >> 12
+    if role & rows.DIRECT:
+        first = ppn & ~((1 << 9 * (level - 1)) - 1)
+        require(int(child[rows.PPN]) & WORD32 == first, f"shadow 1: {where} maps other pages")
+    else:
+        require(int(child[rows.CHAIN]) == _slot(state, ppn), f"shadow 1: {where} leads to another table")
+
+
 def _slot(state: VmState, ppn: int) -> int:
     return int(pmap.slot_of(state.control, ppn))
 
 
-def _guest_word(state: VmState, slot: int, index: int) -> int:
-    """A 32-bit entry of a guest table as the shadow knows it: an out-of-sync table counts as last read."""
+def _guest_entry(state: VmState, slot: int, index: int) -> int:
+    """An entry of a guest table as the shadow knows it: an out-of-sync table counts as last read."""
     copies = np.flatnonzero(state.unsync_rows == slot + 1)
     if len(copies):
         page = state.unsync_copies[int(copies[0]) * PAGE_BYTES :][:PAGE_BYTES]
@@ -151,18 +176,19 @@ def _guest_word(state: VmState, slot: int, index: int) -> int:
             return 0
         mpn = word & pmap.MPN_MASK
         page = state.memory.bytes[mpn * PAGE_BYTES : (mpn + 1) * PAGE_BYTES]
-    return int(page.view(np.uint32)[index])
+    return int(page.view(np.uint32 if int(state.control[cbw.GUEST_LEVELS]) == pg.LEGACY else np.uint64)[index])
 
 
 def _granted(state: VmState, row: int, index: int) -> tuple[int, int, bool]:
     """(slot, access, has a D bit to wait for): what guest tables grant where a leaf stands, worked out here."""
     chain, role = int(state.rows[row, rows.CHAIN]), int(state.rows[row, rows.ROLE])
-    rights = role >> rows.ACCESS_SHIFT & (pg.WRITABLE | pg.USER)
-    if role & rows.DIRECT:  # a row without WRITABLE may stand for a clean 4 MB page: then it is never written through
-        return _slot(state, int(state.rows[row, rows.PPN]) + index), rights | pg.DIRTY, False
-    pte = _guest_word(state, chain, (role >> rows.QUADRANT_SHIFT & 3) * ENTRIES + index)
+    rights = role >> rows.ACCESS_SHIFT & pg.ALL_RIGHTS
+    if role & rows.DIRECT:  # a row without WRITABLE may stand for a clean large page: then it is never written through
+        return _slot(state, (int(state.rows[row, rows.PPN]) & WORD32) + index), rights | pg.DIRTY, False
+    pte = _guest_entry(state, chain, (role >> rows.QUADRANT_SHIFT & 3) * ENTRIES + index)
     require(pte & pg.PRESENT, f"shadow 2: a leaf of row {row} stands for guest PTE {pte:08x}, which is not present")
-    return _slot(state, pte >> 12), pte & rights | pte & pg.DIRTY, True
+    own = pte & (pg.WRITABLE | pg.USER) | (0 if pte & NX else pg.EXECUTABLE)
+    return _slot(state, (pte & pg.FRAME_MASK) >> 12), own & rights | pte & pg.DIRTY, True
 
 
 def _check_leaf(state: VmState, row: int, index: int, value: int, target: int) -> None:
@@ -172,6 +198,7 @@ def _check_leaf(state: VmState, row: int, index: int, value: int, target: int) -
     require(slot == target, f"shadow 1: {where} is listed under slot {target:#x}")
     require((value & pg.FRAME_MASK) >> 12 == word & pmap.MPN_MASK, f"shadow 1: {where} maps another frame")
     require(value & NX or word & pmap.EXECUTED, f"shadow 3: {where} is executable, its page is data")
+    require(value & NX or access & pg.EXECUTABLE, f"shadow 3: {where} is executable, the guest's is not")
     require(not value & pg.USER or access & pg.USER, f"shadow 2: {where} lets the user in")
     if not value & pg.WRITABLE:
         return

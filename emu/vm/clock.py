@@ -23,7 +23,8 @@ TABLE_ENTRIES = 1 << 13  # 128 KiB: the hot code of the guests here; a miss cost
 ENTRY_BYTES = 16
 SIZE_SHIFT = 48
 COUNT_MASK = 0xFFFF
-PC_MASK = (1 << SIZE_SHIFT) - 1
+PC_BITS = SIZE_SHIFT  # of a canonical address, which its bit 47 completes
+PC_MASK = (1 << PC_BITS) - 1
 EPOCH_SHIFT = 16
 EPOCH_MASK = 0xFFF_FFFF
 SPACE_SHIFT = 44
@@ -59,14 +60,14 @@ def count_code(cb: object, pc: int, size: int) -> int:
 @compiled
 def is_on_mixed_page(cb: object, pc: int) -> bool:
     """Whether code at a linear address may change without the VMM seeing it."""
-    _fault, ppn, _access, _large = walk.walk(cb, pc, False, False, False)
+    _fault, ppn, _access, _size = walk.walk(cb, pc, walk.PEEK, False)
     return pmap.entry(cb, pmap.slot_of(cb, ppn)) & pmap.MIXED != 0
 
 
 @compiled
 def mark_code(cb: object, pc: int) -> None:
     """Note that the page at a linear address is run from, where no fault tells."""
-    fault, ppn, _access, _large = walk.walk(cb, pc, False, False, False)
+    fault, ppn, _access, _size = walk.walk(cb, pc, walk.PEEK, False)
     slot = pmap.slot_of(cb, ppn)
     if fault == walk.NO_FAULT and pmap.state(pmap.entry(cb, slot)) == pmap.PRESENT_PAGE:
         pmap.set_entry(cb, slot, pmap.entry(cb, slot) | pmap.EXECUTED)
@@ -83,17 +84,23 @@ def decode_block(cb: object, pc: int, size: int) -> int:
     at = entry_of(cb, pc)
     if is_on_mixed_page(cb, pc) or is_on_mixed_page(cb, pc + size - 1):
         at = cb[cbw.BLOCKS] + TABLE_ENTRIES * ENTRY_BYTES  # the one entry that is never looked up
-    store64(at, pc | size << SIZE_SHIFT)
+    store64(at, pc & PC_MASK | size << SIZE_SHIFT)
     store64(at + 8, cb[cbw.CODE_TAG] | insns)
     return at
+
+
+@compiled
+def block_start(entry: int) -> int:
+    """The linear address in the first word of an entry of the block table."""
+    return (entry & PC_MASK ^ 1 << PC_BITS - 1) - (1 << PC_BITS - 1)
 
 
 @compiled
 def insns_retired(cb: object) -> int:
     """Instructions of the block under way that are done, by CONTEXT's EIP; all of them once it has left the block."""
     at = cb[cbw.BLOCK]
-    pc, size = load64(at) & PC_MASK, load64(at) >> SIZE_SHIFT & COUNT_MASK
-    done = load64(cb[cbw.ENV] + env.CS + env.BASE) + load64(cb[cbw.ENV] + env.EIP) - pc & 0xFFFF_FFFF
+    pc, size = block_start(load64(at)), load64(at) >> SIZE_SHIFT & COUNT_MASK
+    done = env.linear_ip(cb[cbw.ENV]) - pc & 0xFFFF_FFFF
     if done >= size:
         return load64(at + 8) & COUNT_MASK
     return count_code(cb, pc, done)
@@ -105,8 +112,8 @@ def length_before(cb: object) -> int:
     at = cb[cbw.BLOCK]
     if not at:
         return 0
-    pc = load64(at) & PC_MASK
-    size = load64(cb[cbw.ENV] + env.CS + env.BASE) + load64(cb[cbw.ENV] + env.EIP) - pc & 0xFFFF_FFFF
+    pc = block_start(load64(at))
+    size = env.linear_ip(cb[cbw.ENV]) - pc & 0xFFFF_FFFF
     if size > 0x1000 or access.fetch(cb, pc, cb[cbw.CODE_COPY], size) != size:
         return 0
     done = 0
@@ -182,7 +189,7 @@ def enter_block(cb: object, pc: int, size: int) -> None:
             call2(cb[cbw.FN_STOP], cb[cbw.ENGINE], 0)
             return
     at = entry_of(cb, pc)
-    if load64(at) != pc | size << SIZE_SHIFT or load64(at + 8) & ~COUNT_MASK != cb[cbw.CODE_TAG]:
+    if load64(at) != pc & PC_MASK | size << SIZE_SHIFT or load64(at + 8) & ~COUNT_MASK != cb[cbw.CODE_TAG]:
         at = decode_block(cb, pc, size)
     cb[cbw.INSNS] += load64(at + 8) & COUNT_MASK
     cb[cbw.BLOCK] = at
@@ -197,7 +204,7 @@ def enter_known_block(cb: object, pc: int, size: int) -> None:
     at = entry_of(cb, pc)
     word = load64(at + 8)
     time = cb[cbw.INSNS]
-    if load64(at) == pc | size << SIZE_SHIFT and word & ~COUNT_MASK == cb[cbw.CODE_TAG] and time < cb[cbw.WAKE]:
+    if load64(at) == pc & PC_MASK | size << SIZE_SHIFT and word & ~COUNT_MASK == cb[cbw.CODE_TAG] and time < cb[cbw.WAKE]:
         cb[cbw.INSNS] = time + (word & COUNT_MASK)
         cb[cbw.BLOCK] = at
     else:

@@ -15,13 +15,20 @@ from emu.vm.record import emit
 
 TLB_FLUSH_CONTROL = (1 << 30) | 11  # uc_ctl commands, as emu.machine.cpu checks: write, UC_CTL_TLB_FLUSH
 REMOVE_CODE_CONTROL = (1 << 30) | (2 << 26) | 9  # write with two arguments, UC_CTL_TB_REMOVE_CACHE
-_CODE_FLUSH = int(Kind.CODE_FLUSH)
+_CODE_FLUSH, _TLB = int(Kind.CODE_FLUSH), int(Kind.TLB_FLUSH)
 
 
 @compiled
 def flush_engine_tlb(cb: object) -> None:
     """Drop the engine's cached address translations."""
     call2(cb[cbw.FN_CTL], cb[cbw.ENGINE], TLB_FLUSH_CONTROL)
+
+
+@compiled
+def note_flushed_tlb(cb: object) -> None:
+    """The engine's TLB was flushed: nothing is due any more."""
+    cb[cbw.NEEDS_TLB_FLUSH] = 0
+    emit(cb, _TLB, 0, 0, -1, -1, 0, 0)
 
 
 @compiled

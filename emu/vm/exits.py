@@ -8,21 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from emu.errors import BrokenInvariantError
 from emu.events import Kind, Outcome
 from emu.machine import control as cbw
-from emu.machine import decode, paging, vmcb
+from emu.machine import decode, env, paging, vmcb
 from emu.machine.regfile import RegisterFile
-from emu.vm import access, cpuid, deliver, handler, reasons, record, registers
+from emu.vm import access, cpuid, deliver, handler, reasons, record, registers, walk
+from emu.vm.msr import MsrFile, signed
 
 EAX, ECX, EDX, EBX = range(4)
 OPCODE_WRMSR, OPCODE_SMSW_LMSW = 0x30, 0x01
-ONES32 = 0xFFFF_FFFF
 NO_PAGE = -1
 USER_LEVEL = 3
+HIGHEST_PRIORITY = 15
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,12 @@ class Stop:
     why: str = ""
 
 
+class TaskPriority(Protocol):
+    """What CR8 is."""
+
+    task_priority: int  # 0 to 15: interrupts of this priority class and below wait
+
+
 @dataclass
 class ExitContext:
     """What handlers work on."""
@@ -41,6 +49,8 @@ class ExitContext:
     control: np.ndarray
     registers: RegisterFile
     insn: np.ndarray  # 16 bytes: the guest's instruction; INSN_BYTES of them are valid
+    msrs: MsrFile
+    apic: TaskPriority
 
     def opcode(self) -> int:
         """The second byte of the two-byte opcode at CS:EIP, behind its prefixes."""
@@ -81,7 +91,7 @@ def shutdown(context: ExitContext) -> Stop:
     """A fault while a double fault was being delivered."""
     regs = context.registers
     why = (
-        f"at {regs.selector(1):04x}:{regs.eip:08x}, CR2 {regs.cr2:08x}, CR3 {int(context.control[cbw.GUEST_CR3]):08x}, "
+        f"at {regs.selector(1):04x}:{regs.rip:08x}, CR2 {regs.cr2:08x}, CR3 {int(context.control[cbw.GUEST_CR3]):08x}, "
         f"ESP {regs.general(4):08x}"
     )
     return Stop(Outcome.TRIPLE_FAULT, why=why)
@@ -89,12 +99,17 @@ def shutdown(context: ExitContext) -> Stop:
 
 def unsupported(context: ExitContext) -> Stop:
     """The guest asked for a hardware task switch, the one thing that the engine cannot carry."""
-    return Stop(Outcome.UNSUPPORTED, why=f"hardware task switch at {context.registers.eip:08x}")
+    return Stop(Outcome.UNSUPPORTED, why=f"hardware task switch at {context.registers.rip:08x}")
+
+
+def device_fetch(context: ExitContext) -> Stop:
+    """The guest jumped into the registers of a device, which hold no code."""
+    return Stop(Outcome.UNSUPPORTED, why=f"instruction fetch from a device's registers at {context.registers.rip:08x}")
 
 
 def no_progress(context: ExitContext) -> Stop:
     """The same fault was served again and again: a bug of emu, never the guest's doing."""
-    msg = f"no progress at {context.registers.eip:08x}: fault on {int(context.control[cbw.EXIT_INFO]):08x} served in vain"
+    msg = f"no progress at {context.registers.rip:08x}: fault on {int(context.control[cbw.EXIT_INFO]):08x} served in vain"
     raise BrokenInvariantError(msg)
 
 
@@ -103,35 +118,46 @@ def on_cpuid(context: ExitContext) -> Stop | None:
     regs = context.registers
     leaf, subleaf = regs.general(EAX), regs.general(ECX)
     context.emit(Kind.CPUID, info=subleaf, old=leaf)
-    for number, value in zip((EAX, EBX, ECX, EDX), cpuid.cpuid(leaf), strict=True):
+    for number, value in zip((EAX, EBX, ECX, EDX), cpuid.cpuid(leaf, subleaf), strict=True):
         regs.set_general(number, value)
     context.retire()
     return None
 
 
 def on_msr(context: ExitContext) -> Stop | None:
-    """RDMSR or WRMSR: the time-stamp counter; every other number is #GP, as on a processor without it."""
-    regs, control = context.registers, context.control
+    """RDMSR or WRMSR."""
+    regs = context.registers
     number = regs.general(ECX)
-    is_write = context.opcode() == OPCODE_WRMSR
-    value = regs.general(EAX) | regs.general(EDX) << 32
-    if number != cpuid.MSR_TSC:
-        return context.fault(deliver.GP)
-    if is_write:
-        context.emit(Kind.MSR_WRITE, va=number, new=value)
-        control[cbw.TSC_OFFSET] = _signed(value - int(control[cbw.INSNS]))
+    if context.opcode() == OPCODE_WRMSR:
+        value = regs.general(EAX) | regs.general(EDX) << 32
+        if not context.msrs.write(number, value):
+            return context.fault(deliver.GP)
+        context.emit(Kind.MSR_WRITE, va=number, new=signed(value))
     else:
-        value = int(control[cbw.INSNS]) + int(control[cbw.TSC_OFFSET]) & (1 << 64) - 1
-        context.emit(Kind.MSR_READ, va=number, new=_signed(value))
-        regs.set_general(EAX, value)
-        regs.set_general(EDX, value >> 32)
+        read = context.msrs.read(number)
+        if read is None:
+            return context.fault(deliver.GP)
+        context.emit(Kind.MSR_READ, va=number, new=signed(read))
+        regs.set_general(EAX, read)
+        regs.set_general(EDX, read >> 32)
     context.retire()
     return None
 
 
-def _signed(value: int) -> int:
-    """A 64-bit word as native code has it."""
-    return (value + (1 << 63)) % (1 << 64) - (1 << 63)
+def on_task_priority(context: ExitContext) -> Stop | None:
+    """MOV to and from CR8."""
+    control, regs = context.control, context.registers
+    _segment, register, _field, _length = registers.decode_operand(control)
+    if int(control[cbw.EXIT_CODE]) == vmcb.EXIT_CR_READ + registers.TASK_PRIORITY:
+        regs.set_general64(int(register), context.apic.task_priority)
+    else:
+        value = regs.general64(int(register))
+        if value > HIGHEST_PRIORITY:
+            return context.fault(deliver.GP)
+        context.emit(Kind.CR_WRITE, info=registers.TASK_PRIORITY, old=context.apic.task_priority, new=value)
+        context.apic.task_priority = value
+    context.retire()
+    return None
 
 
 def on_absent_instruction(context: ExitContext) -> Stop | None:
@@ -150,23 +176,31 @@ def on_machine_status(context: ExitContext) -> Stop | None:
         return context.fault(deliver.UD)
     control = context.control
     segment, offset, field, _length = registers.decode_operand(control)
-    va = context.registers.segment_base(segment) + offset & ONES32
-    user = context.registers.cpl == USER_LEVEL
+    regs = int(control[cbw.ENV])
+    va = signed(int(env.segment_base(regs, segment)) + int(offset) & int(env.linear_mask(regs)))
+    kind = paging.FAULT_USER if context.registers.cpl == USER_LEVEL else 0
     if field & 7 == 4:  # SMSW
-        error = access.linear_store(control, va, 2, int(control[cbw.GUEST_CR0]) & 0xFFFF, user)
+        error = access.linear_store(control, va, 2, int(control[cbw.GUEST_CR0]) & 0xFFFF, kind)
         if error != access.OK:
-            return context.fault(deliver.PF, error, int(control[cbw.EXIT_INFO]))
+            return _memory_fault(context, int(error))
         context.retire()
         return None
-    error, word = access.linear_load(control, va, 2, user)
+    error, word = access.linear_load(control, va, 2, kind)
     if error != access.OK:
-        return context.fault(deliver.PF, error, int(control[cbw.EXIT_INFO]))
+        return _memory_fault(context, int(error))
     kept = int(control[cbw.GUEST_CR0]) & ~registers.LMSW_BITS
     new = kept | word & registers.LMSW_BITS | int(control[cbw.GUEST_CR0]) & paging.CR0_PE
     if registers.write_cr0(control, new) != registers.SERVED:
         return context.fault(deliver.GP)
     context.retire()
     return None
+
+
+def _memory_fault(context: ExitContext, error: int) -> Stop | None:
+    """The exception for what a walk found at EXIT_INFO."""
+    if error == walk.NON_CANONICAL:
+        return context.fault(deliver.GP)
+    return context.fault(deliver.PF, error, int(context.control[cbw.EXIT_INFO]))
 
 
 def on_task_switch(context: ExitContext) -> Stop:
@@ -187,6 +221,8 @@ EXITS: dict[int, Handler] = {
     **dict.fromkeys(range(vmcb.EXIT_VMRUN, vmcb.EXIT_SVM_LAST + 1), on_absent_instruction),
     **dict.fromkeys((vmcb.EXIT_CR_READ + n for n in (0, 3, 4)), on_machine_status),
     **dict.fromkeys((vmcb.EXIT_CR_WRITE + n for n in (0, 3, 4)), on_machine_status),
+    vmcb.EXIT_CR_READ + registers.TASK_PRIORITY: on_task_priority,
+    vmcb.EXIT_CR_WRITE + registers.TASK_PRIORITY: on_task_priority,
 }
 
 

@@ -18,28 +18,21 @@ from emu.vm.record import count, emit, is_recorded
 SERVED = 0  # go on at the same instruction
 TRUE_FAULT = 1  # the guest's tables ask for a fault; EXIT_INFO has the address, FAULT_CODE the code
 NO_FRAME = 2  # the reserve ran out before anything was changed
+DEVICE_FETCH = 3  # an instruction fetch from a device's registers
 
 _HIDDEN = int(Kind.HIDDEN_FAULT)
 
 
 @compiled
-def guest_error_code(code_seen: int, wanted: int) -> int:
-    """The code the guest gets: the walker's, without F, which a CPU without NX and SMEP never sets."""
-    return wanted & ~pg.FAULT_FETCH | code_seen & pg.FAULT_USER
-
-
-@compiled
 def runs_from(cb: object, slot: int) -> bool:
     """Whether the instruction at RIP lies in the page, by its first byte."""
-    regs = cb[cbw.ENV]
-    pc = load64(regs + env.CS + env.BASE) + load64(regs + env.EIP) & 0xFFFF_FFFF
-    fault, ppn, _access, _large = walk.walk(cb, pc, False, False, False)
+    fault, ppn, _access, _size = walk.walk(cb, env.linear_ip(cb[cbw.ENV]), walk.PEEK, False)
     return fault == walk.NO_FAULT and pmap.slot_of(cb, ppn) == slot
 
 
 @compiled
 def make_room_to_store(cb: object, va: int, slot: int, access: int) -> bool:
-    """A store to a page that the VMM guards: end the guard, or step the instruction; true if it steps now."""
+    """A store to a page that the VMM guards: end the guard, or see to the instruction; true if it needs no writable entry any more."""
     word = pmap.entry(cb, slot)
     if not pmap.is_writable_state(word):
         return step.open_page(cb, va, slot, rec.DISCARD, access & pg.USER)
@@ -56,25 +49,59 @@ def make_room_to_store(cb: object, va: int, slot: int, access: int) -> bool:
 @compiled
 def on_shadow_fault(cb: object, va: int, seen: int) -> int:
     """A #PF exit while shadow tables are walked; `seen` is the error code against the shadow."""
-    write, user, fetch = seen & pg.FAULT_WRITE != 0, seen & pg.FAULT_USER != 0, seen & pg.FAULT_FETCH != 0
-    fault, ppn, access, large = walk.walk(cb, va, write, user, True)
+    kind = seen & (pg.FAULT_WRITE | pg.FAULT_USER | pg.FAULT_FETCH)
+    write = kind & pg.FAULT_WRITE != 0
+    fault, ppn, access, _size = walk.walk(cb, va, kind, True)
     if fault != walk.NO_FAULT:
         cb[cbw.EXIT_INFO] = va
-        cb[cbw.FAULT_CODE] = guest_error_code(seen, fault)
+        cb[cbw.FAULT_CODE] = fault
         return TRUE_FAULT
     slot = pmap.slot_of(cb, ppn)
+    if pmap.state(pmap.entry(cb, slot)) == pmap.DEVICE:
+        return on_device_access(cb, va, ppn, slot, seen, access)
     if pmap.frame_of(cb, slot) < 0:
         return NO_FRAME
-    if fetch and not pmap.entry(cb, slot) & pmap.EXECUTED:
+    if kind & pg.FAULT_FETCH and not pmap.entry(cb, slot) & pmap.EXECUTED:
         code.become_code(cb, slot)
-    if write and not access & pg.WRITABLE:  # CR0.WP is off: the supervisor may store, the user must still not
-        access = (access | pg.WRITABLE | pg.DIRTY) & ~pg.USER
-    old = shadow.fill(cb, va, slot, large, access)
+    overrides = write and not access & pg.WRITABLE  # CR0.WP is off: the supervisor may store, the user must still not
+    if overrides and not cb[cbw.GUEST_CR4] & pg.CR4_SMAP:
+        access = supervisor_only(cb, access)
+    old = shadow.fill(cb, va, slot, access)
     if old == -1:
         return NO_FRAME
-    if write and not rows.may_write(cb, slot) and not make_room_to_store(cb, va, slot, access):
-        shadow.fill(cb, va, slot, large, access)
-    record_fill(cb, va, ppn, slot, seen, old)
+    done = False
+    is_table_store = write and rows.is_traced(cb, slot)
+    if is_table_store:  # what the store does to the tables is recorded behind it
+        record_fill(cb, va, ppn, slot, seen, old)
+    if write and not rows.may_write(cb, slot):
+        done = make_room_to_store(cb, va, slot, access)
+        if not done:
+            shadow.fill(cb, va, slot, access)
+    if overrides and cb[cbw.GUEST_CR4] & pg.CR4_SMAP and not done:
+        step.open_page(cb, va, slot, rec.OVERRIDE, access & pg.USER)
+    if not is_table_store:
+        record_fill(cb, va, ppn, slot, seen, old)
+    return SERVED
+
+
+@compiled
+def supervisor_only(cb: object, access: int) -> int:
+    """What a leaf grants that the supervisor stores through with CR0.WP off: it is the user's again at the user's next access.
+
+    Without USER the engine would let the supervisor execute the page in spite of SMEP. (SMAP cannot be kept this way at all.)
+    """
+    access = (access | pg.WRITABLE | pg.DIRTY) & ~pg.USER
+    return access & ~pg.EXECUTABLE if cb[cbw.GUEST_CR4] & pg.CR4_SMEP else access
+
+
+@compiled
+def on_device_access(cb: object, address: int, ppn: int, slot: int, seen: int, access: int) -> int:
+    """An access to a device's registers, which are staged in a page for the one instruction."""
+    if seen & pg.FAULT_FETCH:
+        cb[cbw.EXIT_INFO] = address
+        return DEVICE_FETCH
+    if pmap.frame_of(cb, slot) < 0 or not step.open_device(cb, address, ppn, slot, seen & pg.FAULT_WRITE != 0, access & pg.USER):
+        return NO_FRAME
     return SERVED
 
 
@@ -94,6 +121,8 @@ def on_nested_fault(cb: object, pa: int, seen: int) -> int:
     write, fetch = seen & pg.FAULT_WRITE != 0, seen & pg.FAULT_FETCH != 0
     ppn = pa >> 12
     slot = pmap.slot_of(cb, ppn)
+    if pmap.state(pmap.entry(cb, slot)) == pmap.DEVICE:
+        return on_device_access(cb, pa, ppn, slot, seen, pg.USER)
     if pmap.frame_of(cb, slot) < 0:
         return NO_FRAME
     if fetch and not cb[cbw.NESTED_PLAIN] and not pmap.entry(cb, slot) & pmap.EXECUTED:

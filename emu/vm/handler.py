@@ -25,10 +25,10 @@ from emu.machine.native import (
     store64,
     types,
 )
-from emu.vm import access, clock, code, deliver, faults, reasons, registers, step
+from emu.vm import access, clock, code, deliver, faults, reasons, registers, step, syscall, walk
 from emu.vm.record import emit, ring_is_nearly_full
 
-_TLB, _PORT_READ, _PORT_WRITE = int(Kind.TLB_FLUSH), int(Kind.PORT_READ), int(Kind.PORT_WRITE)
+_PORT_READ, _PORT_WRITE = int(Kind.PORT_READ), int(Kind.PORT_WRITE)
 MAX_INSN = 15
 STUCK = 1000  # the same fault so often in a row, with no instruction between: native code made no progress
 
@@ -45,8 +45,7 @@ def fetch_instruction(cb: object) -> None:
     """Copy the instruction bytes at RIP to INSN_AT."""
     regs = cb[cbw.ENV]
     cb[cbw.EVENT_RIP] = load64(regs + env.EIP)
-    pc = load64(regs + env.CS + env.BASE) + load64(regs + env.EIP) & 0xFFFF_FFFF
-    cb[cbw.INSN_BYTES] = access.fetch(cb, pc, cb[cbw.INSN_AT], MAX_INSN)
+    cb[cbw.INSN_BYTES] = access.fetch(cb, env.linear_ip(regs), cb[cbw.INSN_AT], MAX_INSN)
 
 
 @compiled
@@ -97,13 +96,15 @@ def on_memory_exit(cb: object, number: int) -> None:
     else:
         cb[cbw.PF_TAKEN] += 1
         if cb[cbw.SHADOWING]:
-            result = faults.on_shadow_fault(cb, va & 0xFFFF_FFFF, seen)
+            result = faults.on_shadow_fault(cb, va, seen)
         else:
             cb[cbw.EXIT_INFO] = va
-            cb[cbw.FAULT_CODE] = seen & ~pg.FAULT_FETCH
+            cb[cbw.FAULT_CODE] = seen
             result = faults.TRUE_FAULT
     if result == faults.NO_FRAME:
         stop(cb, reasons.REFILL)
+    elif result == faults.DEVICE_FETCH:
+        stop(cb, reasons.DEVICE_FETCH)
     elif result == faults.TRUE_FAULT:
         deliver.make_due(cb, deliver.PF, deliver.EXCEPTION, cb[cbw.FAULT_CODE], cb[cbw.EXIT_INFO])
 
@@ -126,6 +127,9 @@ def on_exception_exit(cb: object, vector: int) -> None:
 @compiled
 def on_register_exit(cb: object, number: int) -> None:
     """Control registers, INVLPG, RDTSC."""
+    if ring_is_nearly_full(cb) or cb[cbw.RESERVE_COUNT] < reasons.RESERVE_LOW:
+        stop(cb, reasons.REFILL)
+        return
     if number == vmcb.EXIT_INVLPG:
         result = registers.on_invlpg(cb)
     elif number == vmcb.EXIT_RDTSC:
@@ -250,9 +254,8 @@ def finish(cb: object) -> None:
         call2(cb[cbw.FN_RESTORE], cb[cbw.ENGINE], cb[cbw.CONTEXT])
         cb[cbw.MODIFIED] = 0
     if cb[cbw.NEEDS_TLB_FLUSH]:
-        cb[cbw.NEEDS_TLB_FLUSH] = 0
         code.flush_engine_tlb(cb)
-        emit(cb, _TLB, 0, 0, -1, -1, 0, 0)
+        code.note_flushed_tlb(cb)
     clock.refresh_tag(cb)
 
 
@@ -291,11 +294,11 @@ def port_is_denied(cb: object, port: int, size: int) -> int:
     if not load32(task + env.FLAGS) >> 8 & 8 or limit < 0x67:
         return 1 + deliver.GP
     base = load64(task + env.BASE)
-    fault, bitmap = access.linear_load(cb, base + 0x66, 2, False)
+    fault, bitmap = access.linear_load(cb, base + 0x66, 2, walk.IMPLICIT)
     if fault == access.OK:
         if bitmap + (port >> 3) + 1 > limit:
             return 1 + deliver.GP
-        fault, bits = access.linear_load(cb, base + bitmap + (port >> 3), 2, False)
+        fault, bits = access.linear_load(cb, base + bitmap + (port >> 3), 2, walk.IMPLICIT)
         if fault == access.OK:
             return 1 + deliver.GP if bits >> (port & 7) & (1 << size) - 1 else 0
     cb[cbw.PENDING_ERROR] = fault
@@ -366,6 +369,34 @@ def serve_port_write(cb: object, port: int, size: int, value: int) -> None:
     cb[cbw.IO_NOW] = -1
 
 
+@compiled
+def serve_syscall(cb: object) -> None:
+    """SYSCALL, which the engine leaves to its hook: the instruction's effect, or #UD where it is switched off."""
+    if cb[cbw.IO_POISONED]:
+        return
+    clock.save_context(cb)
+    regs = cb[cbw.ENV]
+    cb[cbw.IO_NOW] = clock.now_in_block(cb)
+    cb[cbw.EVENT_RIP] = load64(regs + env.EIP)
+    if cb[cbw.EVENT_INSNS]:
+        fetch_instruction(cb)
+    if syscall.is_enabled(cb):
+        syscall.enter(cb, instruction_length(cb))
+        call2(cb[cbw.FN_RESTORE], cb[cbw.ENGINE], cb[cbw.CONTEXT])
+    else:
+        cb[cbw.PENDING_ERROR] = 0
+        poison(cb, 1 + deliver.UD)
+    cb[cbw.IO_NOW] = -1
+
+
+@compiled
+def instruction_length(cb: object) -> int:
+    """The length of the instruction at RIP."""
+    if not cb[cbw.EVENT_INSNS]:
+        fetch_instruction(cb)
+    return insn_length(cb[cbw.INSN_AT], cb[cbw.INSN_BYTES], env.code_bits(cb[cbw.ENV]))
+
+
 # ---- called through pointers in the control block ----------------------------------------------------------------
 
 
@@ -422,3 +453,9 @@ def on_port_read(_engine: object, port: int, size: int, data: object) -> int:
 def on_port_write(_engine: object, port: int, size: int, value: int, data: object) -> None:
     """UC_HOOK_INSN for OUT."""
     serve_port_write(as_words(address_of(data), cbw.WORDS), types.int64(port), types.int64(size), types.int64(value))
+
+
+@cfunc(types.void(types.voidptr, types.voidptr), cache=True)
+def on_syscall(_engine: object, data: object) -> None:
+    """UC_HOOK_INSN for SYSCALL."""
+    serve_syscall(as_words(address_of(data), cbw.WORDS))

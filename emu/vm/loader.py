@@ -1,4 +1,4 @@
-"""Multiboot 1 kernels: from a file to what the firmware loads (ELF32, or the address fields of the header).
+"""Multiboot 1 kernels: from a file to what the firmware loads (ELF32, or the address fields of the header); boot disks.
 
 The platform hands the firmware the kernel's pieces through fw_cfg files (see `firmware/main.c`): nothing is written into
 guest memory from outside. Rules are those of the Multiboot Specification 0.6.96, section 3.
@@ -9,8 +9,10 @@ from __future__ import annotations
 import io
 import os
 import struct
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast, overload
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
@@ -32,6 +34,8 @@ MAX_CMDLINE_BYTES = 4095
 MAX_MODULES = 64
 MODULE_NAME_BYTES = 56
 MAX_SEGMENTS = 64
+SECTOR_BYTES = 512
+MAX_DISK_BYTES = 4 * GIB - MIB  # fw_cfg counts a file's bytes in 32 bits
 MAX_IMAGE_BYTES = GIB  # of a kernel file, debugging information included
 
 
@@ -228,3 +232,56 @@ def load(path: Path, memory_bytes: int, append: str = "", modules: tuple[Path, .
     check_fits(kernel, memory_bytes, str(path))
     placed = place_modules(kernel, modules, memory_bytes)
     return firmware_files(kernel, placed, f"{path.name} {append}".strip())
+
+
+class DiskImage:
+    """A disk image that is read as the guest asks for it: what `FwCfg` needs of bytes, without their memory.
+
+    A file that shrinks meanwhile reads as zeros beyond its end; one that cannot be read raises BadImageError.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise self._unreadable(error) from error
+        weakref.finalize(self, os.close, self._descriptor)
+        self._bytes = os.fstat(self._descriptor).st_size
+
+    def _unreadable(self, error: OSError) -> BadImageError:
+        return BadImageError(f"{self._path}: cannot read the boot disk: {(error.strerror or str(error)).lower()}")
+
+    def __len__(self) -> int:
+        """Size in bytes."""
+        return self._bytes
+
+    @overload
+    def __getitem__(self, at: int) -> int: ...
+    @overload
+    def __getitem__(self, at: slice) -> bytes: ...
+    def __getitem__(self, at: int | slice) -> int | bytes:
+        """A byte, or the bytes of a slice without steps."""
+        if not isinstance(at, slice):
+            return self[at : at + 1][0]
+        start, stop, _ = at.indices(self._bytes)
+        try:
+            data = os.pread(self._descriptor, max(0, stop - start), start)
+        except OSError as error:
+            raise self._unreadable(error) from error
+        return data.ljust(max(0, stop - start), b"\0")
+
+
+def load_disk(path: Path) -> dict[str, bytes]:
+    """The fw_cfg file that boots from the image at `path`; raises BadImageError with a line for the user."""
+    if path.exists() and not path.is_file():
+        kind = "is a directory" if path.is_dir() else "not a regular file"
+        raise BadImageError(f"{path}: cannot read the boot disk: {kind}")
+    image = DiskImage(path)
+    if not len(image):
+        raise BadImageError(f"{path}: the boot disk is empty")
+    if len(image) < SECTOR_BYTES:
+        raise BadImageError(f"{path}: a boot disk of {len(image)} bytes: expected a sector of {SECTOR_BYTES} at least")
+    if len(image) > MAX_DISK_BYTES:
+        raise BadImageError(f"{path}: the boot disk does not fit: it has more than {MAX_DISK_BYTES // MIB} MiB")
+    return {"opt/emu/boot-disk": cast("bytes", image)}  # as much of bytes as the device uses

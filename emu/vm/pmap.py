@@ -1,7 +1,8 @@
 """The pmap: which machine frame holds each page of guest-"physical" memory, and in what state it is.
 
 One 64-bit word a page: MPN in bits 0-31, state in 32-35, then what the VMM knows of the page's use. Pages outside RAM
-and ROM all share one last *slot*, the absent page: it reads as ones, and stores to it have no effect, as on a PC.
+and ROM all share one *slot* behind those of RAM, the absent page: it reads as ones, and stores to it have no effect, as on a
+PC. The registers of the APICs have a slot each behind it, and a frame to stage their values in (`emu.vm.step`).
 
     UNALLOCATED --first touch--> PRESENT
 
@@ -19,8 +20,8 @@ from emu.machine.memory import FRAME, FrameUse
 from emu.machine.native import compiled, load64, store8, store32, store64
 from emu.vm.record import emit
 
-UNALLOCATED, PRESENT_PAGE, ROM, ABSENT = 0, 1, 2, 3
-STATE_NAMES = ("unallocated", "present", "rom", "absent")
+UNALLOCATED, PRESENT_PAGE, ROM, ABSENT, DEVICE = 0, 1, 2, 3, 4
+STATE_NAMES = ("unallocated", "present", "rom", "absent", "device")
 STATE_SHIFT = 32
 STATE_MASK = 0xF
 MPN_MASK = 0xFFFF_FFFF
@@ -31,6 +32,7 @@ FLIPS_SHIFT = 40  # how often the page changed between code and data
 FLIPS_MASK = 0xFF
 FLIPS_LIMIT = 16  # a page that flipped so often is MIXED: slow stores beat a flush of translated code at each turn
 HIGH_ROM_END = 1 << 20  # the PPN after the ROM's upper copy, which ends at 4 GiB
+DEVICE_PPNS = (0xFEE00, 0xFEC00)  # local APIC and I/O APIC; their slots follow the absent page's
 
 _FRAME_BYTES = FRAME.itemsize
 _USE = FRAME.fields["use"][1] if FRAME.fields else 0
@@ -71,6 +73,10 @@ def slot_of(cb: object, ppn: int) -> int:
     rom_pages = cb[cbw.ROM_PAGES]
     if HIGH_ROM_END - rom_pages <= ppn < HIGH_ROM_END:
         return cb[cbw.ROM_FIRST] + ppn - (HIGH_ROM_END - rom_pages)
+    for number in range(len(DEVICE_PPNS)):
+        slot = cb[cbw.ABSENT] + 1 + number
+        if ppn == DEVICE_PPNS[number] and state(entry(cb, slot)) == DEVICE:
+            return slot
     return cb[cbw.ABSENT]
 
 
@@ -116,9 +122,9 @@ def frame_address(cb: object, mpn: int) -> int:
 
 @compiled
 def address_to_read(cb: object, pa: int) -> int:
-    """Host address of a byte of guest-physical memory; READS_ONES for absent memory, READS_ZERO for untouched RAM."""
+    """Host address of a byte of guest-physical memory; READS_ONES where there is no memory, READS_ZERO for untouched RAM."""
     word = entry(cb, slot_of(cb, pa >> 12))
-    if state(word) == ABSENT:
+    if state(word) == ABSENT or state(word) == DEVICE:
         return READS_ONES
     if state(word) == UNALLOCATED:
         return READS_ZERO

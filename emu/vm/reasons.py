@@ -11,5 +11,6 @@ SHUTDOWN = 5  # triple fault
 UNSUPPORTED = 6  # the guest asked for what the engine cannot carry; EXIT_CODE has the vector
 PORT_FAULT = 7  # a port instruction of the block under way must fault
 NO_PROGRESS = 8  # the same fault again and again: a fault of emu
+DEVICE_FETCH = 9  # the guest jumped into a device's registers
 
 RESERVE_LOW = 16  # frames that one exit may need at the most: pages of an event's frame and the tables for them

@@ -9,7 +9,7 @@ from emu.machine.native import compiled, load8, load64, store8, store64
 
 ROW_BYTES = RECORD_WORDS * 8
 MAX_INSN = 15
-WIDE_CODE = 0x80  # with the number of bytes: they are 32-bit code
+WIDE_CODE, LONG_CODE = 0x80, 0x40  # with the number of bytes: they are 32-bit, 64-bit code
 NOWHERE = 0xFFFF_FFFF  # in place of a PPN or MPN
 # Records that one exit may write at the most: a full re-read of every out-of-sync table.
 HEADROOM = 1 << 15
@@ -64,7 +64,8 @@ def copy_instruction(cb: object, at: int) -> None:
     length = cb[cbw.INSN_BYTES]
     for byte in range(length):
         store8(at + byte, load8(cb[cbw.INSN_AT] + byte))
-    store8(at + MAX_INSN, length | (WIDE_CODE if env.code_bits(cb[cbw.ENV]) == 32 else 0))
+    bits = env.code_bits(cb[cbw.ENV])
+    store8(at + MAX_INSN, length | (LONG_CODE if bits == 64 else WIDE_CODE if bits == 32 else 0))
 
 
 @compiled

@@ -1,7 +1,7 @@
-"""Control-register, INVLPG and time-stamp exits, served natively.
+"""Control-register, INVLPG and time-stamp exits, served natively, and what follows from CR0, CR4 and EFER together.
 
-The guest's CR0, CR3 and CR4 live in the control block; the engine's differ (a shadow root in CR3, PAE and write protection
-always on). Which tables the engine walks follows from the guest's CR0.PG and the VM's MMU.
+The guest's CR0, CR3, CR4 and EFER live in the control block; the engine's differ (a shadow root in CR3; PAE, NX and write
+protection always on). Which tables the engine walks follows from the guest's CR0.PG and the VM's MMU.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from emu.machine import env
 from emu.machine import paging as pg
 from emu.machine.decode import operand_of
 from emu.machine.native import call2, call3, compiled, load32, load64, store32, store64
-from emu.vm import clock, deliver, nested, rows, shadow, sync
+from emu.vm import clock, code, deliver, nested, rows, shadow, sync, walk
 from emu.vm.record import emit
 
 REG_CR0, REG_CR3, REG_CR4 = 50, 53, 54  # UC_X86_REG_CR*, as emu.machine.cpu checks
@@ -30,8 +30,24 @@ CR0_KEPT = (
     | pg.CR0_CD
     | pg.CR0_PG
 )
-CR4_ALLOWED = pg.CR4_TSD | pg.CR4_DE | pg.CR4_PSE | pg.CR4_MCE | pg.CR4_PGE | pg.CR4_OSFXSR | pg.CR4_OSXMMEXCPT
-CR4_FLUSHING = pg.CR4_PSE | pg.CR4_PGE | pg.CR4_PAE
+CR4_ALLOWED = (
+    pg.CR4_TSD
+    | pg.CR4_DE
+    | pg.CR4_PSE
+    | pg.CR4_PAE
+    | pg.CR4_MCE
+    | pg.CR4_PGE
+    | pg.CR4_OSFXSR
+    | pg.CR4_OSXMMEXCPT
+    | pg.CR4_FSGSBASE
+    | pg.CR4_SMEP
+    | pg.CR4_SMAP
+)
+CR4_FLUSHING = pg.CR4_PSE | pg.CR4_PGE | pg.CR4_PAE | pg.CR4_SMEP | pg.CR4_SMAP
+CR4_MEANING = pg.CR4_PSE | pg.CR4_PAE | pg.CR4_SMEP | pg.CR4_SMAP  # bits with which shadow entries change their meaning
+EFER_ALLOWED = pg.EFER_SCE | pg.EFER_LME | pg.EFER_LMA | pg.EFER_NXE
+CR3_RESERVED = ~((1 << pg.PHYSICAL_BITS) - 1)
+TASK_AVAILABLE_16, TASK_BUSY_16 = 1, 3  # types of a task state segment that long mode does not know
 DR6_SINGLE_STEP = 1 << 14  # BS
 LMSW_BITS = pg.CR0_PE | pg.CR0_MP | pg.CR0_EM | pg.CR0_TS
 _CR3_LOAD, _CR_WRITE, _INVLPG, _RDTSC = (
@@ -40,6 +56,7 @@ _CR3_LOAD, _CR_WRITE, _INVLPG, _RDTSC = (
     int(Kind.INVLPG),
     int(Kind.RDTSC),
 )
+TASK_PRIORITY = 8  # CR8
 OPCODE_MOV_FROM_CR, OPCODE_MOV_TO_CR, OPCODE_CLTS, OPCODE_GROUP7 = 0x20, 0x22, 0x06, 0x01
 
 
@@ -71,6 +88,45 @@ def write_engine_register(cb: object, register: int, value: int) -> None:
 
 
 @compiled
+def levels_due(cb: object) -> int:
+    """The form of paging that the guest's control registers ask for."""
+    if not cb[cbw.GUEST_CR0] & pg.CR0_PG:
+        return pg.UNPAGED
+    if not cb[cbw.GUEST_CR4] & pg.CR4_PAE:
+        return pg.LEGACY
+    return pg.LONG if cb[cbw.GUEST_EFER] & pg.EFER_LMA else pg.PAE
+
+
+@compiled
+def derive_paging(cb: object) -> None:
+    """Bring what the walker goes by in line with the guest's control registers."""
+    levels, reserved = levels_due(cb), pg.ADDRESS_RESERVED
+    if levels == pg.PAE:
+        reserved |= pg.PAE_RESERVED
+    if not cb[cbw.GUEST_EFER] & pg.EFER_NXE:
+        reserved |= pg.NO_EXECUTE
+    cb[cbw.GUEST_LEVELS] = levels
+    cb[cbw.GUEST_RESERVED] = reserved
+
+
+@compiled
+def set_engine_efer(cb: object) -> None:
+    """Give the engine the EFER that is due: the guest's, with SVME, and with NXE while shadow tables are walked."""
+    value = cb[cbw.GUEST_EFER] | pg.EFER_SVME
+    if not cb[cbw.GUEST_CR0] & pg.CR0_PG or cb[cbw.USE_SHADOW]:
+        value |= pg.EFER_NXE
+    store64(cb[cbw.EFER_AT], value)
+    at = cb[cbw.ENV] + env.HFLAGS
+    hidden = load32(at) & ~env.HF_LMA
+    if value & pg.EFER_LMA:
+        hidden |= env.HF_LMA
+    else:
+        hidden &= ~env.HF_CS64
+    store32(at, hidden)
+    cb[cbw.MODIFIED] = 1
+
+
+@compiled
 def use_nested(cb: object, value: int) -> None:
     """Turn the engine's nested paging on or off."""
     at = cb[cbw.ENV] + env.HFLAGS2
@@ -92,24 +148,29 @@ def engine_cr0(cb: object) -> int:
 @compiled
 def set_root(cb: object) -> int:
     """Point the engine at the tables for the guest's CR3; 1 if a cached root was found, 0 if not, -1 without a frame."""
-    found = 1
-    if cb[cbw.SHADOWING]:
-        found = shadow.load_root(cb)
-        if found < 0:
-            return -1
-        write_engine_register(cb, REG_CR3, rows.row_word(cb, cb[cbw.ROOT], rows.FRAME) << 12)
-    else:
+    if not cb[cbw.SHADOWING]:
         write_engine_register(cb, REG_CR3, cb[cbw.GUEST_CR3])
+        return 1
+    found = shadow.load_root(cb)
+    if found < 0:
+        return -1
+    root = rows.row_word(cb, cb[cbw.ROOT], rows.FRAME) << 12
+    if load64(cb[cbw.ENV] + env.CR3) != root:
+        write_engine_register(cb, REG_CR3, root)
+        if load64(cb[cbw.ENV] + env.CR0) & pg.CR0_PG:  # the engine has flushed its TLB with that
+            code.note_flushed_tlb(cb)
     return found
 
 
 @compiled
-def set_paging(cb: object, was_paging: bool) -> int:
-    """CR0 or CR4 changed: choose the tables the engine walks; -1 without a frame."""
-    paging = cb[cbw.GUEST_CR0] & pg.CR0_PG != 0
-    if paging and cb[cbw.USE_SHADOW]:
-        if not was_paging:
-            shadow.zap_all(cb)
+def set_paging(cb: object) -> int:
+    """CR0, CR4 or EFER changed: choose the tables the engine walks; -1 without a frame."""
+    levels = levels_due(cb)
+    if cb[cbw.SHADOWING] and levels != cb[cbw.GUEST_LEVELS]:
+        shadow.zap_all(cb)
+    derive_paging(cb)
+    if levels and cb[cbw.USE_SHADOW]:
+        if not cb[cbw.SHADOWING]:
             cb[cbw.SHADOWING] = 1
             use_nested(cb, 0)
         write_engine_register(cb, REG_CR4, cb[cbw.GUEST_CR4] | pg.CR4_PAE)
@@ -117,13 +178,13 @@ def set_paging(cb: object, was_paging: bool) -> int:
             return -1
     else:
         if cb[cbw.SHADOWING]:
-            shadow.zap_all(cb)
             cb[cbw.SHADOWING] = 0
             use_nested(cb, 1)
-        nested.set_plain(cb, 1 if paging else 0)
+        nested.set_plain(cb, 1 if levels else 0)
         write_engine_register(cb, REG_CR4, cb[cbw.GUEST_CR4])
         write_engine_register(cb, REG_CR3, cb[cbw.GUEST_CR3])
     write_engine_register(cb, REG_CR0, engine_cr0(cb))
+    set_engine_efer(cb)
     cb[cbw.CODE_EPOCH] += 1
     cb[cbw.NEEDS_TLB_FLUSH] = 1
     return 0
@@ -131,10 +192,26 @@ def set_paging(cb: object, was_paging: bool) -> int:
 
 @compiled
 def guest_flushed(cb: object) -> None:
-    """The guest asked for a flush of its TLB: out-of-sync tables are read again."""
+    """The guest asked for a flush of its TLB: out-of-sync tables are read again.
+
+    The engine's TLB knows no more than the shadow tables do, and is flushed if one of their entries becomes stricter.
+    """
     if cb[cbw.SHADOWING]:
         sync.sync_all(cb)
-    cb[cbw.NEEDS_TLB_FLUSH] = 1
+    else:
+        cb[cbw.NEEDS_TLB_FLUSH] = 1
+
+
+@compiled
+def may_set_paging(cb: object) -> bool:
+    """Whether CR0.PG may be set: long mode needs PAE, code that is not 64-bit and a task state of 32 bits (APM vol. 2, 14.6.1)."""
+    if not cb[cbw.GUEST_EFER] & pg.EFER_LME:
+        return True
+    regs = cb[cbw.ENV]
+    task = load32(regs + env.TR + env.FLAGS) >> 8 & 0xF
+    if task == TASK_AVAILABLE_16 or task == TASK_BUSY_16:
+        return False
+    return cb[cbw.GUEST_CR4] & pg.CR4_PAE != 0 and not load32(regs + env.CS + env.FLAGS) & env.FLAG_LONG
 
 
 @compiled
@@ -144,28 +221,38 @@ def write_cr0(cb: object, value: int) -> int:
         return FAULT_GP
     old = cb[cbw.GUEST_CR0]
     new = value & CR0_KEPT | pg.CR0_ET
+    turned = (old ^ new) & pg.CR0_PG
+    if turned and (env.is_64bit(cb[cbw.ENV]) if old & pg.CR0_PG else not may_set_paging(cb)):
+        return FAULT_GP
+    old_efer = cb[cbw.GUEST_EFER]
+    if turned:
+        active = new & pg.CR0_PG and old_efer & pg.EFER_LME
+        cb[cbw.GUEST_EFER] = old_efer & ~pg.EFER_LMA | (pg.EFER_LMA if active else 0)
     cb[cbw.GUEST_CR0] = new
     emit(cb, _CR_WRITE, 0, 0, -1, -1, old, new)
-    if (old ^ new) & (pg.CR0_PG | pg.CR0_WP | pg.CR0_PE):
-        if new & pg.CR0_PG and cb[cbw.SHADOWING]:
-            guest_flushed(cb)
-        if set_paging(cb, old & pg.CR0_PG != 0) < 0:
-            cb[cbw.GUEST_CR0] = old
-            return NO_FRAME
-        return SERVED
-    write_engine_register(cb, REG_CR0, engine_cr0(cb))
+    if (old ^ new) & (pg.CR0_PG | pg.CR0_WP | pg.CR0_PE) and cb[cbw.SHADOWING]:
+        guest_flushed(cb)
+    if (old ^ new) & (pg.CR0_PG | pg.CR0_PE):
+        failed = set_paging(cb) < 0
+    else:
+        failed = (old ^ new) & pg.CR0_WP and cb[cbw.SHADOWING] and set_root(cb) < 0
+        write_engine_register(cb, REG_CR0, engine_cr0(cb))
+    if failed:
+        cb[cbw.GUEST_CR0], cb[cbw.GUEST_EFER] = old, old_efer
+        derive_paging(cb)
+        return NO_FRAME
     return SERVED
 
 
 @compiled
 def write_cr3(cb: object, value: int) -> int:
     """MOV to CR3: another address space, or the same one flushed."""
-    if value >> 32:
+    if value & CR3_RESERVED:
         return FAULT_GP
     old = cb[cbw.GUEST_CR3]
-    cb[cbw.GUEST_CR3] = value
     if cb[cbw.GUEST_CR0] & pg.CR0_PG:
         guest_flushed(cb)
+    cb[cbw.GUEST_CR3] = value
     found = set_root(cb)
     if found < 0:
         cb[cbw.GUEST_CR3] = old
@@ -177,18 +264,40 @@ def write_cr3(cb: object, value: int) -> int:
 
 @compiled
 def write_cr4(cb: object, value: int) -> int:
-    """MOV to CR4: bits that the CPU does not have are refused."""
-    if value & ~CR4_ALLOWED:
+    """MOV to CR4: bits that the CPU does not have are refused, and PAE cannot be taken from long mode."""
+    if value & ~CR4_ALLOWED or (cb[cbw.GUEST_EFER] & pg.EFER_LMA and not value & pg.CR4_PAE):
         return FAULT_GP
     old = cb[cbw.GUEST_CR4]
-    cb[cbw.GUEST_CR4] = value
-    emit(cb, _CR_WRITE, 4, 0, -1, -1, old, value)
     if cb[cbw.GUEST_CR0] & pg.CR0_PG and (old ^ value) & CR4_FLUSHING:
         guest_flushed(cb)
-        if cb[cbw.SHADOWING] and (old ^ value) & pg.CR4_PSE:
+        if cb[cbw.SHADOWING] and (old ^ value) & CR4_MEANING:
             shadow.zap_all(cb)
-    if set_paging(cb, cb[cbw.GUEST_CR0] & pg.CR0_PG != 0) < 0:
+    cb[cbw.GUEST_CR4] = value
+    emit(cb, _CR_WRITE, 4, 0, -1, -1, old, value)
+    if set_paging(cb) < 0:
         cb[cbw.GUEST_CR4] = old
+        derive_paging(cb)
+        return NO_FRAME
+    return SERVED
+
+
+@compiled
+def write_efer(cb: object, value: int) -> int:
+    """WRMSR to EFER: LMA follows LME and CR0.PG, and LME stands still while the guest pages (APM vol. 2, section 3.1.7)."""
+    if value & ~EFER_ALLOWED:
+        return FAULT_GP
+    old = cb[cbw.GUEST_EFER]
+    if (old ^ value) & pg.EFER_LME and cb[cbw.GUEST_CR0] & pg.CR0_PG:
+        return FAULT_GP
+    new = value & ~pg.EFER_LMA | old & pg.EFER_LMA
+    if cb[cbw.GUEST_CR0] & pg.CR0_PG and (old ^ new) & pg.EFER_NXE:
+        guest_flushed(cb)
+        if cb[cbw.SHADOWING]:
+            shadow.zap_all(cb)
+    cb[cbw.GUEST_EFER] = new
+    if set_paging(cb) < 0:
+        cb[cbw.GUEST_EFER] = old
+        derive_paging(cb)
         return NO_FRAME
     return SERVED
 
@@ -207,13 +316,13 @@ def prefix_bytes(cb: object) -> int:
 def decode_operand(cb: object) -> tuple[int, int, int, int]:
     """(segment, offset or register, reg field, length) of the two-byte-opcode instruction at RIP."""
     regs = cb[cbw.ENV]
-    return operand_of(cb[cbw.INSN_AT], env.code_bits(regs), regs + env.REGS)
+    return operand_of(cb[cbw.INSN_AT], env.code_bits(regs), regs + env.REGS, load64(regs + env.EIP))
 
 
 @compiled
 def register_value(cb: object, number: int) -> int:
-    """A general register, 32 bits."""
-    return load64(cb[cbw.ENV] + env.REGS + 8 * (number & 7)) & 0xFFFF_FFFF
+    """A general register: 32 bits, or 64 in 64-bit code."""
+    return load64(cb[cbw.ENV] + env.REGS + 8 * (number & 15)) & env.linear_mask(cb[cbw.ENV])
 
 
 @compiled
@@ -241,13 +350,14 @@ def on_control_exit(cb: object) -> int:
         if field & 7 == 6:
             return load_machine_status(cb, segment, operand, length)
         return store_machine_status(cb, segment, operand, length)
+    number = cb[cbw.EXIT_CODE] & 0xF  # the engine knows that LOCK turns CR0 into CR8
+    if number == TASK_PRIORITY or (opcode != OPCODE_MOV_FROM_CR and opcode != OPCODE_MOV_TO_CR):
+        return TO_PYTHON
     if opcode == OPCODE_MOV_FROM_CR:
-        store64(cb[cbw.ENV] + env.REGS + 8 * (operand & 7), read_control(cb, field & 7))
+        store64(cb[cbw.ENV] + env.REGS + 8 * (operand & 15), read_control(cb, number))
         retire(cb, length)
         return SERVED
-    if opcode != OPCODE_MOV_TO_CR:
-        return TO_PYTHON
-    return move_to_control(cb, field & 7, register_value(cb, operand), length)
+    return move_to_control(cb, number, register_value(cb, operand), length)
 
 
 @compiled
@@ -281,8 +391,8 @@ def store_machine_status(cb: object, segment: int, operand: int, length: int) ->
     """SMSW to a register: with 32-bit operands all of CR0, as processors do; to memory Python serves it."""
     if segment >= 0:
         return TO_PYTHON
-    at = cb[cbw.ENV] + env.REGS + 8 * (operand & 7)
-    wide = env.code_bits(cb[cbw.ENV]) == 32
+    at = cb[cbw.ENV] + env.REGS + 8 * (operand & 15)
+    wide = env.code_bits(cb[cbw.ENV]) != 16
     for prefix in range(prefix_bytes(cb)):
         if load32(cb[cbw.INSN_AT] + prefix) & 0xFF == 0x66:
             wide = not wide
@@ -300,12 +410,12 @@ def on_invlpg(cb: object) -> int:
     segment, offset, _field, length = decode_operand(cb)
     if segment < 0:
         return FAULT_UD
-    base = load64(cb[cbw.ENV] + env.SEGMENTS + env.SEGMENT_BYTES * segment + env.BASE)
-    va = base + offset & 0xFFFF_FFFF
-    if cb[cbw.SHADOWING]:
+    va = env.segment_base(cb[cbw.ENV], segment) + offset & env.linear_mask(cb[cbw.ENV])
+    if not cb[cbw.SHADOWING]:
+        cb[cbw.CODE_EPOCH] += 1
+        cb[cbw.NEEDS_TLB_FLUSH] = 1
+    elif cb[cbw.GUEST_LEVELS] != pg.LONG or walk.is_canonical(va):  # the engine's TLB knows no more than the shadow tables do
         sync.sync_address(cb, va)
-    cb[cbw.CODE_EPOCH] += 1
-    cb[cbw.NEEDS_TLB_FLUSH] = 1
     emit(cb, _INVLPG, 0, va, -1, -1, 0, 0)
     retire(cb, length)
     return SERVED

@@ -2,13 +2,21 @@
 
 A *row* describes one shadow page, a frame of 512 64-bit entries that stands for (part of) one guest table:
 
-    level 3   4 directory pointers   the root for a guest page directory (what CR3 holds while it runs)
-    level 2   512 x 2 MB             a quarter of a guest directory
-    level 1   512 x 4 KB             half of a guest page table, or (DIRECT) 2 MB of a guest 4 MB page
+    level   entries         32-bit guest                     PAE guest                  long mode guest
+    4       512 x 512 GB                                                                the PML4 table
+    3       4 or 512 x 1 GB root: a page directory           root: directory pointers   a directory-pointer table
+    2       512 x 2 MB      a quarter of a directory         a directory                a directory
+    1       512 x 4 KB      half of a page table             a page table               a page table
 
-Directory entries carry all rights; the leaf carries what the guest's two levels grant together, so the rights inherited
+A DIRECT row stands for (part of) a large page instead: level 1 for 2 MB of one, level 2 for a whole 1 GB page.
+
+Directory entries carry all rights; the leaf carries what all of the guest's levels grant together, so the rights inherited
 from above are part of a row's key (`ROLE`): the same guest table under two directory entries with other rights has two
-rows. CR0.WP is in the key too, so a guest that toggles it finds both sets of rows again.
+rows. CR0.WP is in the key too, so a guest that toggles it finds both sets of rows again. The form of paging is not: rows are
+dropped when it changes.
+
+The roots of 32-bit and PAE guests are UNTRACED: stores to the four PAE directory pointers are not seen, they are compared
+with what the root leads to whenever the guest flushes its TLB (`emu.vm.sync`). They may share a page with anything.
 
 Each entry in use is on exactly one list, through its own link: a leaf on the list of its page (`RMAP`), a directory entry
 on the list of its child row (`PARENTS`). Link number = row * 512 + index, so nothing is allocated and removal is O(1).
@@ -37,11 +45,14 @@ IN_USE = 9
 CHAIN = 10  # the slot on whose list the row is (differs from PPN for DIRECT)
 
 # Bits of ROLE.
-LEVEL_MASK = 3
-QUADRANT_SHIFT = 2
-DIRECT = 1 << 4
-ACCESS_SHIFT = 4  # WRITABLE and USER of paging moved here: bits 5 and 6
-WRITE_PROTECT = 1 << 7  # CR0.WP
+LEVEL_MASK = 7
+QUADRANT_SHIFT = 3  # which part of a 32-bit table: bits 3 and 4
+DIRECT = 1 << 5
+ACCESS_SHIFT = 5  # WRITABLE, USER and EXECUTABLE of paging moved here: bits 6 to 8
+ACCESS_MASK = pg.ALL_RIGHTS << ACCESS_SHIFT
+WRITE_PROTECT = 1 << 9  # CR0.WP
+UNTRACED = 1 << 10  # a root whose guest page is not watched
+POINTERS_SHIFT = 11  # where in their page PAE directory pointers lie, in 32 bytes
 
 LINK_WORDS = 3  # next + 1, previous + 1, and what the entry points at: a slot or a row
 
@@ -63,7 +74,7 @@ def set_row_word(cb: object, row: int, word: int, value: int) -> None:
 
 @compiled
 def level_of(cb: object, row: int) -> int:
-    """1, 2 or 3."""
+    """1 to 4."""
     return row_word(cb, row, ROLE) & LEVEL_MASK
 
 
@@ -122,7 +133,10 @@ def target_of(cb: object, row: int, index: int) -> int:
 
 @compiled
 def drop_entry(cb: object, row: int, index: int) -> None:
-    """Make an entry not present; the engine's TLB is due for a flush."""
+    """Make an entry not present; the engine's TLB is due for a flush if it may know it.
+
+    It does not know an entry whose A bit is clear: it sets the bit when it takes an entry in.
+    """
     at = entry_address(cb, row, index)
     old = load64(at)
     if old & pg.PRESENT:
@@ -130,7 +144,18 @@ def drop_entry(cb: object, row: int, index: int) -> None:
             cb[cbw.CODE_EPOCH] += 1  # code may have been reached through it
         remove_link(cb, row * ENTRIES + index)
         store64(at, 0)
-        cb[cbw.NEEDS_TLB_FLUSH] = 1
+        if old & pg.ACCESSED:
+            cb[cbw.NEEDS_TLB_FLUSH] = 1
+
+
+@compiled
+def drop_entries(cb: object, row: int, kept: int) -> None:
+    """Make every entry of a row not present but those with one of the bits `kept`."""
+    page = entry_address(cb, row, 0)
+    for index in range(ENTRIES):
+        entry = load64(page + 8 * index)
+        if entry & pg.PRESENT and not entry & kept:
+            drop_entry(cb, row, index)
 
 
 @compiled
@@ -139,14 +164,15 @@ def put_entry(cb: object, row: int, index: int, value: int, target: int) -> None
     at = entry_address(cb, row, index)
     old = load64(at)
     link = row * ENTRIES + index
-    if old & pg.PRESENT:
-        if (old ^ value) & pg.FRAME_MASK:
-            drop_entry(cb, row, index)
-            push_link(cb, link, target)
-        elif is_stricter(old, value):
-            cb[cbw.NEEDS_TLB_FLUSH] = 1
-    else:
+    if not old & pg.PRESENT:
         push_link(cb, link, target)
+    elif (old ^ value) & pg.FRAME_MASK:
+        drop_entry(cb, row, index)
+        push_link(cb, link, target)
+    else:
+        if is_stricter(old, value) and old & pg.ACCESSED:
+            cb[cbw.NEEDS_TLB_FLUSH] = 1
+        value |= old & pg.ACCESSED
     store64(at, value)
 
 
@@ -158,11 +184,16 @@ def is_stricter(old: int, new: int) -> bool:
 
 
 @compiled
-def role_of(cb: object, level: int, quadrant: int, direct: int, access: int) -> int:
-    """The ROLE of a row under the guest's present control registers."""
+def role_of(cb: object, level: int, quadrant: int, kind: int, access: int) -> int:
+    """The ROLE of a row under the guest's present control registers; `kind` is DIRECT, UNTRACED or 0."""
     wp = WRITE_PROTECT if cb[cbw.GUEST_CR0] & pg.CR0_WP else 0
-    rights = (access & (pg.WRITABLE | pg.USER)) << ACCESS_SHIFT
-    return level | quadrant << QUADRANT_SHIFT | (DIRECT if direct else 0) | rights | wp
+    return level | quadrant << QUADRANT_SHIFT | kind | (access & pg.ALL_RIGHTS) << ACCESS_SHIFT | wp
+
+
+@compiled
+def inherited(role: int) -> int:
+    """The rights that the guest's upper levels grant a row."""
+    return role >> ACCESS_SHIFT & pg.ALL_RIGHTS
 
 
 @compiled
@@ -179,7 +210,7 @@ def find_row(cb: object, chain: int, ppn: int, role: int) -> int:
 @compiled
 def is_traced_role(role: int) -> bool:
     """Whether the guest page behind a row holds table entries that the row mirrors."""
-    return not role & DIRECT and role & LEVEL_MASK != 3
+    return not role & (DIRECT | UNTRACED)
 
 
 @compiled
@@ -197,7 +228,7 @@ def only_leaf_tables(cb: object, slot: int) -> bool:
     row = load32(cb[cbw.TABLES] + 4 * slot) - 1
     while row >= 0:
         role = row_word(cb, row, ROLE)
-        if role & LEVEL_MASK != 1:
+        if is_traced_role(role) and role & LEVEL_MASK != 1:
             return False
         row = row_word(cb, row, NEXT_IN_SLOT) - 1
     return True
@@ -228,14 +259,14 @@ def may_write(cb: object, slot: int) -> bool:
 
 @compiled
 def leaf_value(cb: object, slot: int, access: int) -> int:
-    """The leaf for a page of which the guest's tables grant `access` (WRITABLE, USER, DIRTY), 0 if it has no frame yet."""
+    """The leaf for a page of which the guest's tables grant `access` (rights and DIRTY), 0 if no frame can be mapped for it."""
     word = pmap.entry(cb, slot)
-    if pmap.state(word) == pmap.UNALLOCATED:
+    if pmap.state(word) == pmap.UNALLOCATED or pmap.state(word) == pmap.DEVICE:
         return 0
     value = (word & pmap.MPN_MASK) << 12 | pg.PRESENT | (access & pg.USER)
     if access & pg.WRITABLE and access & pg.DIRTY and may_write(cb, slot):
         value |= pg.WRITABLE
-    if not word & pmap.EXECUTED:
+    if not word & pmap.EXECUTED or not access & pg.EXECUTABLE:
         value |= pg.NO_EXECUTE
     return value
 

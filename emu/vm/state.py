@@ -12,7 +12,7 @@ from emu.config import Mmu, VmConfig
 from emu.machine import control as cbw
 from emu.machine.memory import FrameUse, MachineMemory
 from emu.units import KIB, MPN, PAGE_BYTES, pages_of
-from emu.vm import clock, pmap, step_records
+from emu.vm import clock, pmap, shadow, step_records
 from emu.vm.rows import ENTRIES, LINK_WORDS, NEXT_FREE, ROW_WORDS
 from emu.vm.rows import FRAME as ROW_FRAME
 
@@ -21,7 +21,8 @@ ROM_END_PPN = 1024 * KIB // PAGE_BYTES
 ONE_MIB_PAGES = 1024 * KIB // PAGE_BYTES
 NO_ROW = -1
 NEVER_FULL = 1 << 62
-FIXED_FRAMES = 8  # absent page, sinks, empty table, nested root, those of the CPU
+FIXED_FRAMES = 3 + step_records.LIMIT + len(pmap.DEVICE_PPNS)  # absent page, empty table, nested root, sinks, devices
+CPU_FRAMES = 3
 SPARE_FRAMES = 64
 
 
@@ -29,7 +30,7 @@ def frames_needed(config: VmConfig, rom_bytes: int) -> int:
     """Frames of machine memory that a VM may use at the most, with its reserve."""
     tables = config.shadow_pages + config.nested_tables
     pages = config.memory_bytes // PAGE_BYTES + pages_of(rom_bytes)
-    return pages + tables + config.reserve_frames + FIXED_FRAMES + SPARE_FRAMES
+    return pages + tables + config.reserve_frames + FIXED_FRAMES + CPU_FRAMES + SPARE_FRAMES
 
 
 class VmState:
@@ -41,7 +42,7 @@ class VmState:
         self.number = number
         self.control = np.zeros(cbw.WORDS, np.int64)
         self.ram_pages = config.memory_bytes // PAGE_BYTES
-        self.slots = self.ram_pages + 1
+        self.slots = self.ram_pages + 1 + len(pmap.DEVICE_PPNS)
         self.pmap = np.zeros(self.slots, np.int64)
         self.rmap = np.zeros(self.slots, np.int32)
         self.tables = np.zeros(self.slots, np.int32)
@@ -58,7 +59,7 @@ class VmState:
         self.counters = np.zeros(events.NUMBER_OF_KINDS, np.int64)
         self.ring = np.zeros(config.event_rows if config.events else 1, events.RECORD)
         self._drained = 0
-        self.fixed_frames = memory.allocate(5, number, FrameUse.VMM)
+        self.fixed_frames = memory.allocate(FIXED_FRAMES, number, FrameUse.VMM)
         self.rom_frames = memory.allocate(pages_of(len(rom)), number, FrameUse.VMM)
         self._lay_out_pmap(rom)
         self._fill_control()
@@ -67,7 +68,10 @@ class VmState:
         absent = int(self.fixed_frames[0])
         self.memory.frame(MPN(absent))[:] = 0xFF
         self.pmap[VIDEO_FIRST_PPN:ROM_END_PPN] = pmap.ABSENT << pmap.STATE_SHIFT
-        self.pmap[-1] = absent | pmap.ABSENT << pmap.STATE_SHIFT
+        self.pmap[self.ram_pages] = absent | pmap.ABSENT << pmap.STATE_SHIFT
+        for number in range(len(pmap.DEVICE_PPNS)):
+            frame = int(self.fixed_frames[3 + step_records.LIMIT + number])
+            self.pmap[self.ram_pages + 1 + number] = frame | pmap.DEVICE << pmap.STATE_SHIFT
         first = ROM_END_PPN - len(self.rom_frames)
         for number, mpn in enumerate(self.rom_frames):
             part = np.frombuffer(rom, np.uint8)[number * PAGE_BYTES : (number + 1) * PAGE_BYTES]
@@ -80,8 +84,8 @@ class VmState:
         self.rows[:, ROW_FRAME] = -1
         self.rows[:, NEXT_FREE] = np.arange(2, len(self.rows) + 2)
         self.rows[-1, NEXT_FREE] = 0
-        self.sinks = self.fixed_frames[1:3].astype(np.int64)
-        empty, nested = (int(mpn) for mpn in self.fixed_frames[3:])
+        empty, nested = (int(mpn) for mpn in self.fixed_frames[1:3])
+        self.sinks = self.fixed_frames[3 : 3 + step_records.LIMIT].astype(np.int64)
         arrays: dict[int, np.ndarray] = {
             cbw.SELF: self.control,
             cbw.PMAP: self.pmap,
@@ -114,6 +118,9 @@ class VmState:
             cbw.SHADOW_FREE: 1,
             cbw.ROOT: NO_ROW,
             cbw.UNSYNC_MAX: len(self.unsync_rows),
+            cbw.SHADOW_OPTIONS: sum(
+                bit for name, bit in shadow.OPTIONS.items() if f"no-{name}" not in self.config.shadow_switches
+            ),
             cbw.IO_NOW: -1,
             cbw.EVENTS_MASK: len(self.ring) - 1,
             cbw.EVENT_LIMIT: len(self.ring) if self.config.events else NEVER_FULL,

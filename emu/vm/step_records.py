@@ -6,10 +6,13 @@ BYTES = 48  # int64 words:
 SLOT = 0  # page that the instruction stores to
 ENTRY = 8  # host address of the shadow or nested entry opened for it
 SAVED = 16  # that entry before
-PURPOSE = 24  # TABLE_STORE or DISCARD
+PURPOSE = 24  # one of those below
 ADDRESS = 32  # the faulting address
-COPY_OF = 40  # host address of the page whose contents are compared (TABLE_STORE)
-LIMIT = 2  # pages that one instruction's memory operand can touch
+COPY_OF = 40  # host address of the page whose contents are compared (TABLE_STORE) or staged (DEVICE_*)
+LIMIT = 4  # pages that the two memory operands of one instruction can touch
 
 TABLE_STORE = 1  # a guest page table: compare afterwards
 DISCARD = 2  # ROM or absent memory: the store goes to a sink
+DEVICE_LOAD = 3  # a device's register, staged in the slot's frame
+DEVICE_STORE = 4  # the same, and what the instruction leaves there goes to the device
+OVERRIDE = 5  # the supervisor stores to a read-only page with CR0.WP off: nothing to do afterwards

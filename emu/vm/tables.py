@@ -12,12 +12,14 @@ from emu.config import Mmu
 from emu.machine import control as cbw
 from emu.machine import paging as pg
 from emu.vm import nested, pmap, shadow, walk
+from emu.vm.msr import signed
 from emu.vm.state import VmState
 
-ENTRIES32 = 1024
-FLAGS = 0x17F  # G D A C T U W P of a guest entry; PS is said apart
-SHADOW_FLAGS = FLAGS | pg.NO_EXECUTE
+LEGACY_ENTRIES, ENTRIES, POINTERS = 1024, 512, 4
+FLAGS = 0x17F | 1 << 63  # X G D A C T U W P; PS is said apart
+SHADOW_FLAGS = FLAGS
 NO_MPN = -1
+NX, WORD = 1 << 63, (1 << 64) - 1
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Range:
     pages: int
     ppn: int
     guest_flags: int  # entry bits
-    is_large: bool  # mapped by a 4 MB entry
+    is_large: bool  # mapped by an entry for 2 MB, 4 MB or 1 GB
     mpn: int
     mpns_follow: bool
     shadow_flags: int  # entry bits of the shadow or nested leaf, 0 if there is none
@@ -65,21 +67,38 @@ def _pages(state: VmState) -> Iterator[Range]:
             if int(state.pmap[ppn]) >> pmap.STATE_SHIFT & pmap.STATE_MASK in (pmap.PRESENT_PAGE, pmap.ROM):
                 yield _page(state, ppn, ppn, 0, is_large=False)
         return
-    directory = int(control[cbw.GUEST_CR3]) & pg.FRAME32_MASK
-    for index in range(ENTRIES32):
-        pde = int(walk.read_word(control, directory + 4 * index))
-        if not pde & pg.PRESENT:
+    levels = int(control[cbw.GUEST_LEVELS])
+    yield from _guest_pages(state, int(walk.root_table(control)), levels, 0, pg.WRITABLE | pg.USER, executable=True)
+
+
+def _guest_pages(state: VmState, table: int, level: int, prefix: int, rights: int, *, executable: bool) -> Iterator[Range]:
+    """What the guest table of a level at a PA maps; `prefix` is the VPN of its first page, the rest what upper levels grant."""
+    control = state.control
+    legacy = int(control[cbw.GUEST_LEVELS]) == pg.LEGACY
+    is_pointers = level == pg.PAE and int(control[cbw.GUEST_LEVELS]) == pg.PAE
+    pages_each = 1 << (10 if legacy else 9) * (level - 1)
+    width, count = (4, LEGACY_ENTRIES) if legacy else (8, POINTERS if is_pointers else ENTRIES)
+    for index in range(count):
+        entry = int(walk.read_entry(control, table + width * index)) & WORD
+        if not entry & pg.PRESENT or (not legacy and walk.is_malformed(control, signed(entry), level) and not is_pointers):
             continue
-        large = bool(walk.is_large(control, pde))
-        for number in range(ENTRIES32):
-            vpn = index << 10 | number
-            if large:
-                yield _page(state, vpn, int(walk.large_frame(pde)) + number, pde, is_large=True)
-                continue
-            pte = int(walk.read_word(control, (pde & pg.FRAME32_MASK) + 4 * number))
-            if pte & pg.PRESENT:
-                rights = pte & pde & (pg.WRITABLE | pg.USER)
-                yield _page(state, vpn, pte >> 12, pte & ~(pg.WRITABLE | pg.USER) | rights, is_large=False)
+        granted = rights if is_pointers else rights & entry
+        runs = executable and not entry >> 63
+        first = prefix + index * pages_each
+        large = level > 1 and bool(walk.is_large(control, signed(entry), level)) and not is_pointers
+        if level > 1 and not large:
+            below = entry & (pg.FRAME32_MASK if legacy else pg.FRAME_MASK)
+            yield from _guest_pages(state, below, level - 1, first, granted, executable=runs)
+            continue
+        ppn = int(walk.large_frame(entry)) if legacy and large else int(walk.frame_at(signed(entry), level))
+        flags = entry & ~(pg.WRITABLE | pg.USER | NX) | granted | (0 if runs else NX)
+        for number in range(pages_each):
+            yield _page(state, canonical(first + number), ppn + number, flags, is_large=large)
+
+
+def canonical(vpn: int) -> int:
+    """A VPN of 48-bit addresses with its upper bits as they are in a 64-bit address."""
+    return vpn | ((1 << 52) - 1) & ~((1 << 36) - 1) if vpn >> 35 else vpn
 
 
 def _page(state: VmState, vpn: int, ppn: int, entry: int, *, is_large: bool) -> Range:
@@ -96,10 +115,10 @@ def _leaf(state: VmState, vpn: int, ppn: int) -> int:
     """The entry that the processor's walk ends at, 0 if it does not get there."""
     control = state.control
     use_shadow = state.config.mmu is Mmu.SHADOW and int(control[cbw.SHADOWING])
-    address = shadow.find_leaf(control, vpn << 12) if use_shadow else nested.leaf_address(control, ppn, False)
+    address = shadow.find_leaf(control, signed(vpn << 12)) if use_shadow else nested.leaf_address(control, ppn, False)
     if not address:
         return 0
-    return int(state.memory.words[(int(address) - state.memory.address) // 8])
+    return int(state.memory.words[(int(address) - state.memory.address) // 8]) & WORD
 
 
 def _state_name(state: VmState, slot: int, word: int, kind: int) -> str:

@@ -23,8 +23,10 @@ from emu.machine import paging, vmcb
 from emu.machine.cpu import RESET_STATE, Cpu
 from emu.machine.memory import MachineMemory
 from emu.machine.regfile import RegisterFile
-from emu.vm import access, clock, deliver, exits, handler, nested, reasons, reclaim, record
+from emu.vm import access, clock, deliver, exits, handler, nested, pmap, reasons, reclaim, record, registers
 from emu.vm.exits import ExitContext, Stop
+from emu.vm.msr import MsrFile
+from emu.units import PAGE_BYTES
 from emu.vm.state import NO_ROW, VmState
 
 SLICE_INSNS = 1_000_000  # of virtual time between two looks at the outside world: some 10 ms
@@ -73,7 +75,6 @@ class VirtualMachine:
         self.registers = RegisterFile(self.cpu.registers, self.control)
         self.console = console
         self._on_events = on_events
-        self._context = ExitContext(self.control, self.registers, self.state.insn)
         self._limit = NEVER  # of retired instructions
         self._pause = NEVER  # virtual time at which `run` returns
         self._idle_insns = 0  # virtual time that passed in HLT
@@ -93,6 +94,15 @@ class VirtualMachine:
             firmware_files=firmware_files,
         )
         self.board = Board(settings, clock=self, memory=self, signals=self)
+
+        class _T:
+            base = 0
+            task_priority = 0
+            write_base = lambda self, v: False
+
+        apic = getattr(self.board, "apic", _T())
+        self._msrs = MsrFile(self.control, self.registers, self.cpu.word_at, apic)
+        self._context = ExitContext(self.control, self.registers, self.state.insn, self._msrs, apic)
         self._install_hooks()
         self.state.refill()
         self._needs_entry = True
@@ -167,8 +177,29 @@ class VirtualMachine:
                 return self._fail(error)
             return 0
 
-        self._port_read, self._port_write = PORT_READ(read), PORT_WRITE(write)
-        for word, function in ((cbw.PORT_READ_FN, self._port_read), (cbw.PORT_WRITE_FN, self._port_write)):
+        def load(number: int, offset: int) -> int:
+            try:
+                value = self.board.mmio.read(pmap.DEVICE_PPNS[number] * PAGE_BYTES + offset, 4)
+                self._set_deadline()
+            except BaseException as error:  # noqa: BLE001
+                return self._fail(error)
+            return ctypes.c_int(value).value
+
+        def store(number: int, offset: int, value: int) -> int:
+            try:
+                self.board.mmio.write(pmap.DEVICE_PPNS[number] * PAGE_BYTES + offset, 4, value)
+                self._set_deadline()
+            except BaseException as error:  # noqa: BLE001
+                return self._fail(error)
+            return 0
+
+        self._called_back = {
+            cbw.PORT_READ_FN: PORT_READ(read),
+            cbw.PORT_WRITE_FN: PORT_WRITE(write),
+            cbw.DEVICE_READ_FN: PORT_READ(load),
+            cbw.DEVICE_WRITE_FN: PORT_WRITE(store),
+        }
+        for word, function in self._called_back.items():
             self.control[word] = ctypes.cast(function, ctypes.c_void_p).value or 0
         for word, target in (
             (cbw.ENTER_BLOCK_FN, handler.on_other_block),
@@ -182,6 +213,7 @@ class VirtualMachine:
             on_block=handler.on_block.address,
             on_port_read=handler.on_port_read.address,
             on_port_write=handler.on_port_write.address,
+            on_syscall=handler.on_syscall.address,
         )
 
     def _fail(self, error: BaseException) -> int:
@@ -275,6 +307,8 @@ class VirtualMachine:
             control[word] = value
         control[cbw.CODE_EPOCH] += 1
         clock.refresh_tag(control)
+        self._msrs.reset()
+        registers.derive_paging(control)
         self._set_deadline()
         self._context.emit(Kind.RESET)
         self.cpu.enter(RESET_STATE, int(control[cbw.NESTED_ROOT]))
@@ -305,13 +339,15 @@ class VirtualMachine:
             stop = exits.shutdown(self._context)
         elif reason == reasons.UNSUPPORTED:
             stop = exits.unsupported(self._context)
+        elif reason == reasons.DEVICE_FETCH:
+            stop = exits.device_fetch(self._context)
         elif reason == reasons.NO_PROGRESS:
             stop = exits.no_progress(self._context)
         elif reason == reasons.PORT_FAULT:
             handler.undo_port_instruction(self.control)
             stop = self._context.deliver_due()
         elif reason != reasons.TIME:
-            msg = f"the engine stopped at {self.registers.eip:08x} without a reason ({reason})"
+            msg = f"the engine stopped at {self.registers.rip:08x} without a reason ({reason})"
             raise BrokenInvariantError(msg)
         if stop is not None:
             self._stop = stop
@@ -368,7 +404,7 @@ class VirtualMachine:
         self._context.emit(Kind.HALT)
         self._context.retire()
         if not self.registers.flags & paging.EFLAGS_IF:
-            return Stop(Outcome.HALTED, why=f"interrupts off at {self.registers.eip:08x}")
+            return Stop(Outcome.HALTED, why=f"interrupts off at {self.registers.rip:08x}")
         self._is_halted = not self.control[cbw.DUE]  # the trap of a guest that traces itself ends the HLT at once
         return self._context.deliver_due()
 
@@ -383,7 +419,7 @@ class VirtualMachine:
         if has_input:
             self._take_input(self.console.poll())
         elif event == NEVER:
-            self._stop = Stop(Outcome.HALTED, why=f"no interrupt can come at {self.registers.eip:08x}")
+            self._stop = Stop(Outcome.HALTED, why=f"no interrupt can come at {self.registers.rip:08x}")
         else:
             # No further than a pause, but then on from there: the guest cannot tell.
             until = max(now, min(event, self._pause))

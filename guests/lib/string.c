@@ -7,10 +7,15 @@
 
 #include <stdint.h>
 
+enum { WORD_BYTES = 4 }; /* a word at a time, since emulated processors take as long for a byte */
+
 void *memset(void *target, int value, size_t count)
 {
     void *next = target;
+    size_t words = count / WORD_BYTES;
 
+    __asm__ volatile("rep stosl" : "+D"(next), "+c"(words) : "a"((uint8_t)value * 0x01010101u) : "memory");
+    count %= WORD_BYTES;
     __asm__ volatile("rep stosb" : "+D"(next), "+c"(count) : "a"(value) : "memory");
     return target;
 }
@@ -18,7 +23,10 @@ void *memset(void *target, int value, size_t count)
 void *memcpy(void *restrict target, const void *restrict source, size_t count)
 {
     void *next = target;
+    size_t words = count / WORD_BYTES;
 
+    __asm__ volatile("rep movsl" : "+D"(next), "+S"(source), "+c"(words) : : "memory");
+    count %= WORD_BYTES;
     __asm__ volatile("rep movsb" : "+D"(next), "+S"(source), "+c"(count) : : "memory");
     return target;
 }

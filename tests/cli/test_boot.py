@@ -64,7 +64,8 @@ def flat_kernel(folder: Path, code: bytes, name: str = "k") -> Path:
 
 USAGE = {
     "guest": (["boot", "nosuch"], "'nosuch'"),
-    "no guest": (["boot"], "'guest'"),
+    "no guest": (["boot"], "nothing to boot: give a guest, or --boot-disk FILE"),
+    "guest and disk": (["boot", "hello", "--boot-disk", "x"], "--boot-disk boots without a kernel"),
     "two guests": (["boot", "hello", "again"], "again"),
     "command": (["nosuch"], "'nosuch'"),
     "option": (["boot", "hello", "--nosuch"], "--nosuch"),

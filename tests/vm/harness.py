@@ -146,7 +146,7 @@ class Run:
     def ram(self) -> np.ndarray:
         """All of the guest's RAM."""
         state = self.vm.state
-        kinds = state.pmap[:-1] >> pmap.STATE_SHIFT & pmap.STATE_MASK
+        kinds = state.pmap[: state.ram_pages] >> pmap.STATE_SHIFT & pmap.STATE_MASK
         ram = np.zeros((len(kinds), PAGE_BYTES), np.uint8)
         for ppn in np.flatnonzero(kinds == pmap.PRESENT_PAGE):
             ram[ppn] = state.memory.frame(MPN(int(state.pmap[ppn]) & pmap.MPN_MASK))

@@ -10,9 +10,10 @@ import pytest
 
 from emu.config import VmConfig
 from emu.machine import control as cbw
+from emu.machine import paging as pg
 from emu.machine.memory import MachineMemory
 from emu.units import MIB, MPN, PAGE_BYTES
-from emu.vm import pmap, walk
+from emu.vm import pmap, registers, walk
 from emu.vm.state import VmState, frames_needed
 from tests.vm import reference as ref
 
@@ -27,7 +28,7 @@ class Guest:
 
     def __init__(self, rng: random.Random) -> None:
         rom = np.array([self.entry(rng) for _ in range(16 * 1024)], "<u4").tobytes()
-        config = VmConfig(memory_bytes=4 * MIB, shadow_pages=4, nested_tables=4, reserve_frames=64)
+        config = VmConfig(memory_bytes=4 * MIB, shadow_pages=16, nested_tables=4, reserve_frames=64)
         self.memory = MachineMemory(frames_needed(config, len(rom)) * PAGE_BYTES)
         self.state = VmState(self.memory, config, rom, 1)
         self.state.refill()
@@ -75,15 +76,17 @@ def test_the_walker_agrees_with_the_manual(seed: int, mark: bool) -> None:
         write, user = rng.choice(ACCESSES)
         va = rng.getrandbits(32)
         guest.control[[cbw.GUEST_CR0, cbw.GUEST_CR3, cbw.GUEST_CR4]] = cr0, cr3, cr4
+        registers.derive_paging(guest.control)
         expected = ref.walk(guest.read, cr0, cr3, cr4, va, write=write, user=user)
         memory = {ppn: guest.page(ppn).copy() for ppn in (DIRECTORY, *TABLES)}
         for at, bits in expected.marks if mark else ():
             if at >> 12 in memory:
                 memory[at >> 12][(at & 0xFFF) // 4] |= bits
-        fault, ppn, access, _large = walk.walk(guest.control, va, write, user, mark)
+        kind = (pg.FAULT_WRITE if write else 0) | (pg.FAULT_USER if user else 0)
+        fault, ppn, access, _size = walk.walk(guest.control, va, kind, mark)
         what = f"va {va:08x} write {write} user {user} cr0 {cr0:08x} cr3 {cr3:08x} cr4 {cr4:x}"
         if expected.code is None:
-            assert (fault, ppn, access) == (walk.NO_FAULT, expected.ppn, expected.rights), what
+            assert (fault, ppn, access) == (walk.NO_FAULT, expected.ppn, expected.rights | pg.EXECUTABLE), what
         else:
             assert fault == expected.code, what
         assert np.array_equal(guest.ram(), np.concatenate(list(memory.values()))), what
@@ -94,7 +97,9 @@ def test_the_walker_agrees_with_the_manual(seed: int, mark: bool) -> None:
 def test_without_paging_every_access_is_permitted() -> None:
     guest = Guest(random.Random(0))
     guest.control[cbw.GUEST_CR0] = PE
+    registers.derive_paging(guest.control)
     for write, user in ACCESSES:
-        fault, ppn, access, large = walk.walk(guest.control, 0x1234_5678, write, user, True)
-        assert (fault, ppn, large) == (walk.NO_FAULT, 0x12345, 0)
-        assert access == ref.W | ref.U | ref.D
+        kind = (pg.FAULT_WRITE if write else 0) | (pg.FAULT_USER if user else 0)
+        fault, ppn, access, size = walk.walk(guest.control, 0x1234_5678, kind, True)
+        assert (fault, ppn, size) == (walk.NO_FAULT, 0x12345, 0)
+        assert access == ref.W | ref.U | ref.D | pg.EXECUTABLE

@@ -1,0 +1,1 @@
+"""Regression suites of guest binaries: read, run, judged, reported. Nothing here prints: see `emu.cli.test`."""

@@ -1,0 +1,93 @@
+"""From an image and a configuration to a machine that can run: what the command and the suites' runner share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from emu import images
+from emu.config import VmConfig
+from emu.errors import UsageError
+from emu.machine.memory import MachineMemory
+from emu.units import PAGE_BYTES
+from emu.vm import loader
+
+if TYPE_CHECKING:
+    from emu.vm.vm import Console, VirtualMachine
+
+
+@dataclass(frozen=True)
+class Boot:
+    """What a machine boots: a multiboot kernel with its arguments and modules, or a disk with a boot sector."""
+
+    image: Path
+    append: str = ""
+    modules: tuple[Path, ...] = ()
+    is_disk: bool = False
+
+
+def find_image(guest: str) -> Path:
+    """A guest that comes with emu by its name, else a file; raises UsageError if it is neither."""
+    known = {info.name: info.path for info in images.guests()}
+    if guest in known:
+        return known[guest]
+    path = Path(guest)
+    if path.exists() or "/" in guest:
+        return path
+    raise UsageError(f"unknown guest '{guest}': neither a file nor one of {', '.join(known)}")
+
+
+def find_disk(disk: Path) -> Path:
+    """A boot disk that comes with emu by its name, else a file."""
+    known = images.FOLDER / f"{disk}.img"
+    return known if "/" not in str(disk) and known.is_file() else disk
+
+
+def boot_files(what: Boot, memory_bytes: int) -> dict[str, bytes]:
+    """The fw_cfg files that boot it; raises BadImageError or UsageError."""
+    if what.is_disk:
+        return loader.load_disk(what.image)
+    return loader.load(what.image, memory_bytes, what.append, what.modules)
+
+
+def new_machine(
+    config: VmConfig,
+    firmware_files: dict[str, bytes],
+    console: Console,
+    on_events: Callable[[np.ndarray], None] | None = None,
+) -> VirtualMachine:
+    """A VM in a machine that is just large enough for it."""
+    from emu.vm.state import frames_needed
+    from emu.vm.vm import VirtualMachine  # compiles on import: only now is it known to be needed
+
+    rom = images.firmware()
+    memory = MachineMemory(frames_needed(config, len(rom)) * PAGE_BYTES)
+    return VirtualMachine(memory, config, rom=rom, firmware_files=firmware_files, console=console, on_events=on_events)
+
+
+@dataclass
+class RecordingConsole:
+    """A console that keeps what the guest prints and has no input."""
+
+    output: bytearray = field(default_factory=bytearray)  # COM1
+    debug: bytearray = field(default_factory=bytearray)  # port 0xE9
+
+    def write(self, data: bytes) -> None:
+        """COM1."""
+        self.output += data
+
+    def write_debug(self, data: bytes) -> None:
+        """Port 0xE9."""
+        self.debug += data
+
+    def poll(self) -> bytes:
+        """No input."""
+        return b""
+
+    def idle(self, _seconds: float | None) -> bool:
+        """No input will come."""
+        return False
