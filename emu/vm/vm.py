@@ -23,10 +23,10 @@ from emu.machine import paging, vmcb
 from emu.machine.cpu import RESET_STATE, Cpu
 from emu.machine.memory import MachineMemory
 from emu.machine.regfile import RegisterFile
+from emu.units import PAGE_BYTES
 from emu.vm import access, clock, deliver, exits, handler, nested, pmap, reasons, reclaim, record, registers
 from emu.vm.exits import ExitContext, Stop
 from emu.vm.msr import MsrFile
-from emu.units import PAGE_BYTES
 from emu.vm.state import NO_ROW, VmState
 
 SLICE_INSNS = 1_000_000  # of virtual time between two looks at the outside world: some 10 ms
