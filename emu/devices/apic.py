@@ -44,11 +44,11 @@ BROADCAST, FLAT = 0xFF, 0xF
 
 
 class LocalApic:
-    """The APIC; `end_of_interrupt` gets the vectors of level-triggered interrupts that were served."""
+    """The APIC; `on_end_of_interrupt`, if set, gets the vectors of level-triggered interrupts that were served."""
 
-    def __init__(self, clock: Clock, end_of_interrupt: Callable[[int], None]) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._end_of_interrupt = end_of_interrupt
+        self.on_end_of_interrupt: Callable[[int], None] | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -272,8 +272,8 @@ class LocalApic:
             return
         vector = _highest(self._isr)
         self._isr &= ~(1 << vector)
-        if self._tmr >> vector & 1:
-            self._end_of_interrupt(vector)
+        if self._tmr >> vector & 1 and self.on_end_of_interrupt is not None:
+            self.on_end_of_interrupt(vector)
 
     def check(self) -> None:
         """Assert the module's invariants; raises BrokenInvariantError."""

@@ -55,8 +55,9 @@ class Board:
         self.ports = PortBus()
         self.mmio = MmioBus()
         self.pic = PicPair()
-        self.apic = apic.LocalApic(clock, lambda vector: self.ioapic.end_of_interrupt(vector))
+        self.apic = apic.LocalApic(clock)
         self.ioapic = ioapic.IoApic(self.apic)
+        self.apic.on_end_of_interrupt = self.ioapic.end_of_interrupt
         self.mmio.register(apic.ADDRESSES, self.apic)
         self.mmio.register(ioapic.ADDRESSES, self.ioapic)
         rate = settings.insns_per_second

@@ -24,7 +24,7 @@ from emu.machine.cpu import RESET_STATE, Cpu
 from emu.machine.memory import MachineMemory
 from emu.machine.regfile import RegisterFile
 from emu.units import PAGE_BYTES
-from emu.vm import access, clock, deliver, exits, handler, nested, pmap, reasons, reclaim, record, registers
+from emu.vm import access, clock, deliver, exits, handler, nested, pmap, reasons, reclaim, record, registers, shadow
 from emu.vm.exits import ExitContext, Stop
 from emu.vm.msr import MsrFile
 from emu.vm.state import NO_ROW, VmState
@@ -356,7 +356,11 @@ class VirtualMachine:
         wanted = pmap.DEVICE if self.board.apic.is_enabled else pmap.ABSENT
         if word >> pmap.STATE_SHIFT & pmap.STATE_MASK != wanted:
             self.state.pmap[slot] = word & ~(pmap.STATE_MASK << pmap.STATE_SHIFT) | wanted << pmap.STATE_SHIFT
+            shadow.zap_all(self.control)
             reclaim.drop_all(self.state)
+            if registers.set_paging(self.control) < 0:
+                self._refill()
+                registers.set_paging(self.control)
 
     def _refill(self) -> None:
         self.flush_events()
