@@ -7,6 +7,7 @@
  * Arguments: every=N makes each N-th access only; reserved=no leaves out entries with reserved bits.
  */
 #include "../lib/cmdline.h"
+#include "../lib/exit.h"
 #include "lib/cpu.h"
 #include "lib/memory.h"
 #include "lib/report.h"
@@ -154,13 +155,17 @@ static void agree(const char *what, unsigned kind, uint64_t expected, uint64_t s
 }
 
 /* The entries are as the combination says, and the CPU knows. Only what an access has changed needs to be put back. */
-static void put_back(volatile entry_t *page_entry, entry_t page, word va)
+static void put_back(volatile entry_t *page_entry, entry_t page, unsigned which)
 {
-    if (*directory_entry == directory_value && *page_entry == page)
-        return;
-    *directory_entry = directory_value;
-    *page_entry = page;
-    invlpg(va);
+    if (*directory_entry != directory_value) {
+        *directory_entry = directory_value;
+        *page_entry = page;
+        invlpg(TEST_VA);
+        invlpg(TEST_VA + PAGE_BYTES);
+    } else if (*page_entry != page) {
+        *page_entry = page;
+        invlpg(TEST_VA + which * PAGE_BYTES);
+    }
 }
 
 /* An access that faults may leave A in the entry above the page, never in the page's own. */
@@ -186,7 +191,7 @@ static void check_access(unsigned kind)
     word va = TEST_VA + which * PAGE_BYTES + (kind == (FETCH | RING3));
     int expected = expected_error(kind), seen;
 
-    put_back(page_entry, page, va);
+    put_back(page_entry, page, which);
     seen = make_access(kind, va);
     agree("error code, or -1 for none", kind, (uint64_t)expected, (uint64_t)seen);
     if (seen != NO_FAULT)
@@ -337,6 +342,8 @@ void suite_main(void)
     static char names[SETTINGS][NAME_BYTES];
 
     every = cmdline_number("every", 1);
+    if (!every)
+        guest_exit(EXIT_BAD_ARGUMENTS);
     with_reserved = !cmdline_is("reserved", "no");
     for (unsigned i = 0; i < SETTINGS; i++) {
         name_case(names[i], i);
