@@ -59,7 +59,8 @@ def boot(
     ] = None,
     mmu: Annotated[Mmu, typer.Option(help="How the guest's paging is virtualized.")] = DEFAULTS.mmu,
     shadow: Annotated[
-        str, typer.Option(metavar="SWITCHES", help=f"Optimizations of the shadow MMU to do without: {', '.join(SHADOW_SWITCHES)}.")
+        str,
+        typer.Option(metavar="SWITCHES", help=f"Optimizations of the shadow MMU to do without: {', '.join(SHADOW_SWITCHES)}."),
     ] = "",
     shadow_memory: Annotated[str, typer.Option(help="Cap on shadow page tables; least recently used ones go.")] = SHADOW_MEMORY,
     cpu_limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many guest instructions.")] = None,

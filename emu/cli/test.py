@@ -76,9 +76,7 @@ def _chosen_jobs(options: TestOptions) -> list[Job]:
     files = suite_cases.find_suites(list(options.paths)) if options.paths else [suite_cases.own_suite()]
     known = [case for file in files for case in suite_cases.read_suite(file)]
     chosen = [case for case in known if matches(case, options.pattern)]
-    jobs = jobs_of(
-        chosen, options.mmus, beside_qemu=options.beside_qemu, update=options.update, switches=options.shadow_switches
-    )
+    jobs = jobs_of(chosen, options.mmus, beside_qemu=options.beside_qemu, update=options.update, switches=options.shadow_switches)
     if not jobs:
         raise UsageError(f"no case matches '{options.pattern}'" if options.pattern and not chosen else "no case for this MMU")
     return jobs

@@ -208,7 +208,7 @@ def _follows(engine: Engine, place: int) -> bool:
     rax = ctypes.c_uint64.from_address(place + env_at.RAX)
     before = engine.uc.reg_read(x86_const.UC_X86_REG_RAX)
     engine.uc.reg_write(x86_const.UC_X86_REG_RAX, before ^ 0x5A5A)
-    follows = rax.value == before ^ 0x5A5A
+    follows = bool(rax.value == before ^ 0x5A5A)
     engine.uc.reg_write(x86_const.UC_X86_REG_RAX, before)
     return follows
 
@@ -445,7 +445,9 @@ class Cpu:
         for word, value in words.items():
             self.control[word] = value
 
-    def add_hooks(self, *, on_exit: int, on_block: int, on_port_read: int, on_port_write: int, on_syscall: int, on_sysenter: int) -> None:
+    def add_hooks(
+        self, *, on_exit: int, on_block: int, on_port_read: int, on_port_write: int, on_syscall: int, on_sysenter: int
+    ) -> None:
         """Install the native handlers (addresses of C functions); each is handed the control block."""
         data = int(self.control.ctypes.data)
         self.engine.add_native_hook(UC_HOOK_INTR, on_exit, data)

@@ -13,6 +13,7 @@ from emu import images
 from emu.config import Mmu, VmConfig, parse_size
 from emu.errors import UsageError
 from emu.events import CATALOGUE, GROUPS, Outcome
+from emu.trace.counters import SHADOW_COUNTERS
 
 FILE_NAME = "suite.toml"
 
@@ -72,7 +73,7 @@ class Case:
 
 def counter_names() -> dict[str, str]:
     """Every name an event count may have in a suite, and the summary's counter it means."""
-    names = {name: name for name in EXTRA_COUNTERS}
+    names = {name: name for name in (*EXTRA_COUNTERS, *SHADOW_COUNTERS)}
     for info in CATALOGUE.values():
         label = info.label.replace("-", "_")
         names |= {info.counter: info.counter}

@@ -225,7 +225,12 @@ def enter_known_block(cb: object, pc: int, size: int) -> None:
     word = load64(at + 8)
     time = cb[cbw.INSNS]
     same_task = load64(cb[cbw.LIVE_CR3]) == cb[cbw.ENGINE_CR3]
-    if same_task and load64(at) == pc & PC_MASK | size << SIZE_SHIFT and word & ~COUNT_MASK == cb[cbw.CODE_TAG] and time < cb[cbw.WAKE]:
+    if (
+        same_task
+        and load64(at) == pc & PC_MASK | size << SIZE_SHIFT
+        and word & ~COUNT_MASK == cb[cbw.CODE_TAG]
+        and time < cb[cbw.WAKE]
+    ):
         cb[cbw.INSNS] = time + (word & COUNT_MASK)
         cb[cbw.BLOCK] = at
     else:

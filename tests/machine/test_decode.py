@@ -409,7 +409,7 @@ def test_memory_operands_of_64_bit_code_are_where_lea_finds_them() -> None:
         assert engine.blocks[0][2][0] == length - 1
 
 
-@pytest.mark.parametrize("mode", (16, 32))
+@pytest.mark.parametrize("mode", [16, 32])
 def test_memory_operands_are_where_a_plain_twin_and_lea_find_them(mode: int) -> None:
     rng = random.Random(mode)
     engine = Engine(mode, run=True)
