@@ -19,6 +19,7 @@ SOURCE_DIR = Path(__file__).resolve().parent
 LINKER_SCRIPT = "lib/kernel.ld"
 
 SUITE_DIR = SOURCE_DIR / "suite"
+GOLDEN_FOLDER = "golden"  # in suite/: what cases of suite.toml compare with
 SUITE_LINKER_SCRIPT = "suite/lib/suite.ld"
 SUITE_SHARED_SOURCES = ("lib/cmdline.c", "lib/exit.c", "lib/print.c", "lib/serial.c", "lib/string.c")  # of lib/, what fits 64 bits too
 
@@ -128,12 +129,13 @@ def build(out_dir: Path) -> list[Path]:
 
 
 def build_suite(out_dir: Path) -> list[Path]:
-    """Build the suite's guests into `out_dir`, beside a copy of suite.toml, and return the images.
+    """Build the suite's guests into `out_dir`, beside copies of suite.toml and its golden files, and return the images.
 
     Images are called NAME-FORMAT.bin. Raises BuildError as `build` does.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     shutil.copy(SUITE_DIR / "suite.toml", out_dir)
+    shutil.copytree(SUITE_DIR / GOLDEN_FOLDER, out_dir / GOLDEN_FOLDER, dirs_exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="emu-suite-") as scratch:
         return [image for name in FORMATS for image in _build_format(name, Path(scratch), out_dir)]
 

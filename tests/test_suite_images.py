@@ -35,13 +35,23 @@ def test_another_folder_gives_the_same_bytes(built: dict[str, bytes], tmp_path: 
 
 def test_suite_runs_every_image_once(built: dict[str, bytes]) -> None:
     cases = tomllib.loads((SUITE / "suite.toml").read_text(encoding="utf-8"))["case"]
-    assert sorted(case["image"] for case in cases) == sorted(built)
-    assert all(case["image"] == f"{case['name']}.bin" for case in cases)
+    kernels = [case for case in cases if "boot_disk" not in case]
+    assert sorted(case["image"] for case in kernels) == sorted(built)
+    assert all(case["image"] == f"{case['name']}.bin" for case in kernels)
 
 
 def test_suite_is_copied_beside_the_images(tmp_path: Path) -> None:
     build(ROOT, tmp_path)
     assert (tmp_path / "suite.toml").read_bytes() == (SUITE / "suite.toml").read_bytes()
+    for file in (SUITE / "golden").iterdir():
+        assert (tmp_path / "golden" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_every_golden_file_is_some_cases() -> None:
+    cases = tomllib.loads((SUITE / "suite.toml").read_text(encoding="utf-8"))["case"]
+    named = {case[key] for case in cases for key in ("golden", "trace") if key in case}
+    wanted = {name.replace("{mmu}", mmu) for name in named for mmu in ("shadow", "nested")}
+    assert {f"golden/{path.name}" for path in (SUITE / "golden").iterdir()} == wanted
 
 
 def test_loader_takes_every_image(built: dict[str, bytes]) -> None:

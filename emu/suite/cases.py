@@ -57,7 +57,8 @@ class Case:
 
     suite: Path
     name: str
-    image: Path
+    image: Path  # a kernel, or a disk to boot from
+    is_disk: bool = False
     append: str = ""
     modules: tuple[Path, ...] = ()
     memory_bytes: int = VmConfig.memory_bytes
@@ -67,6 +68,7 @@ class Case:
     cases_from_serial: bool = False
     qemu: bool = True
     qemu_differs: str = ""  # why QEMU does something else, and which of the two is right
+    qemu_checks: tuple[str, ...] = ()  # the checks of the guest's own that come out otherwise there; none: whatever differs
     qemu_options: tuple[str, ...] = ()
     expect: Mapping[Mmu, Expectation] = field(default_factory=dict)
 
@@ -147,15 +149,26 @@ class _Reader:
 
     def case(self) -> Case:
         self._refuse_unknown(self.values, (*CASE_KEYS, *EXPECTATION_KEYS), "")
-        if "image" not in self.values:
-            raise self.fail('no image: expected image = "FILE", or the name of a guest that comes with emu')
+        self._check_image()
         given = {CASE_KEYS[key][0]: CASE_KEYS[key][1](self, key, value) for key, value in self.values.items() if key in CASE_KEYS}
+        if "boot_disk" in given:
+            given |= {"image": given.pop("boot_disk"), "is_disk": True}
         overrides = given.pop("expect", {})
         plain = self._expectation(Expectation(), self.values)
         case = Case(suite=self.path, **given)
         self._check(case, plain)
         expect = {mmu: self._expectation(plain, overrides.get(mmu, {})) for mmu in Mmu}
         return replace(case, expect=expect)
+
+    def _check_image(self) -> None:
+        if "boot_disk" in self.values:
+            for key in ("image", "append", "modules"):
+                if key in self.values:
+                    raise self.fail(f"boot_disk and {key} exclude each other")
+        elif "image" not in self.values:
+            raise self.fail(
+                'no image: expected image = "FILE", or the name of a guest that comes with emu, or boot_disk = "FILE"'
+            )
 
     def _expectation(self, base: Expectation, values: Mapping[str, Any]) -> Expectation:
         chosen = {key: EXPECTATION_KEYS[key](self, key, value) for key, value in values.items() if key in EXPECTATION_KEYS}
@@ -172,6 +185,10 @@ class _Reader:
             raise self.fail("known_failures names checks of the guest's own: it needs cases_from_serial = true")
         if not case.qemu and case.qemu_differs:
             raise self.fail("qemu = false and qemu_differs exclude each other")
+        if case.qemu_checks and not case.qemu_differs:
+            raise self.fail("qemu_checks needs qemu_differs, which says why")
+        if case.qemu_checks and not case.cases_from_serial:
+            raise self.fail("qemu_checks names checks of the guest's own: it needs cases_from_serial = true")
         if not case.qemu and not plain.reason:
             raise self.fail("qemu = false needs a reason")
         if not set(case.mmus) >= set(Mmu) and not plain.reason:
@@ -226,6 +243,12 @@ class _Reader:
         if beside.exists() or "/" in value or "." in value:
             return beside
         return {info.name: info.path for info in images.guests()}.get(str(value), beside)
+
+    def disk(self, key: str, value: Any) -> Path:
+        """A disk image beside the suite, or one that comes with emu."""
+        beside = self.file(key, value)
+        known = images.FOLDER / f"{value}.img"
+        return known if not beside.exists() and "/" not in value and known.is_file() else beside
 
     def files(self, key: str, value: Any) -> tuple[Path, ...]:
         return tuple(self.file(key, item) for item in self.texts(key, value))
@@ -296,6 +319,7 @@ ValueReader = Callable[[_Reader, str, Any], Any]
 CASE_KEYS: dict[str, tuple[str, ValueReader]] = {
     "name": ("name", _Reader.text),
     "image": ("image", _Reader.image),
+    "boot_disk": ("boot_disk", _Reader.disk),
     "append": ("append", _Reader.text),
     "modules": ("modules", _Reader.files),
     "memory": ("memory_bytes", _Reader.memory),
@@ -305,6 +329,7 @@ CASE_KEYS: dict[str, tuple[str, ValueReader]] = {
     "cases_from_serial": ("cases_from_serial", _Reader.flag),
     "qemu": ("qemu", _Reader.flag),
     "qemu_differs": ("qemu_differs", _Reader.text),
+    "qemu_checks": ("qemu_checks", _Reader.texts),
     "qemu_options": ("qemu_options", _Reader.texts),
     "expect": ("expect", _Reader.overrides),
 }

@@ -26,7 +26,7 @@ def execute(job: Job) -> Result:
 
 def _run(job: Job, groups: frozenset[str], last_events: int | None = None) -> Finished:
     case = job.case
-    what = launch.Boot(case.image, case.append, case.modules)
+    what = launch.Boot(case.image, case.append, case.modules, case.is_disk)
     return run_guest(
         what,
         memory_bytes=case.memory_bytes,
@@ -92,13 +92,36 @@ def _beside_qemu(job: Job) -> Result:
     theirs = qemu.run(case, ours.outcome)
     result = Result(job, instructions=ours.instructions, serial=ours.serial)
     found = _qemu_differences(ours, theirs)
-    if case.qemu_differs and found:
-        result.note = f"differs from QEMU as known: {case.qemu_differs}"
+    if case.qemu_checks:
+        result.reasons = _unexpected_checks(case.qemu_checks, ours, theirs)
+    elif case.qemu_differs and not found:
+        result.reasons = [f"QEMU: expected to differ ({case.qemu_differs}), it does not"]
+    elif not case.qemu_differs:
+        result.reasons = found
+    if result.reasons:
+        result.status = FAIL
     elif case.qemu_differs:
-        result.status, result.reasons = FAIL, [f"QEMU: expected to differ ({case.qemu_differs}), it does not"]
-    elif found:
-        result.status, result.reasons = FAIL, found
+        result.note = f"differs from QEMU as known: {case.qemu_differs}"
     return result
+
+
+def _unexpected_checks(known: tuple[str, ...], ours: Finished, theirs: qemu.QemuRun) -> list[str]:
+    """Checks that differ and are not known to, and those that do no more; one that QEMU did not come to differs."""
+    here, there = ({check.name: check for check in read_checks(serial)[0]} for serial in (ours.serial, theirs.serial))
+    differing = {name: check for name, check in (there | here).items() if here.get(name) != there.get(name)}
+    found = [
+        f"QEMU: check {name}: emu {_said(here.get(name))}, QEMU {_said(there.get(name))}"
+        for name in differing
+        if name not in known
+    ]
+    return found + [f"QEMU: check {name}: expected to differ, it does not" for name in known if name not in differing]
+
+
+def _said(check: Check | None) -> str:
+    """What a guest reported of a check, on a line."""
+    if check is None:
+        return "did not come to it"
+    return f"{check.status}: {check.detail}" if check.detail else check.status
 
 
 def _qemu_differences(ours: Finished, theirs: qemu.QemuRun) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 from emu.errors import EmuError
 from emu.events import Outcome
@@ -12,8 +13,13 @@ from emu.suite.cases import Case
 from emu.suite.run import Finished, serial_text
 
 PROGRAM = "qemu-system-x86_64"
+# The processor that `emu.vm.cpuid` describes, so that guests skip the same checks.
+PROCESSOR = (
+    "qemu64,family=15,model=6,stepping=1,-svm,-hypervisor,-mce,-mca,-vme,"
+    "+pat,+pge,+apic,+mtrr,+pse36,+pdpe1gb,+smep,+smap,+fsgsbase"
+)
 OPTIONS = (
-    *("-accel", "tcg", "-cpu", "max", "-nodefaults", "-vga", "std", "-display", "none", "-serial", "stdio", "-no-reboot"),
+    *("-accel", "tcg", "-cpu", PROCESSOR, "-nodefaults", "-vga", "std", "-display", "none", "-serial", "stdio", "-no-reboot"),
     *("-device", "isa-debug-exit,iobase=0xf4,iosize=4"),
 )
 LIMIT_S = 120.0  # of the host's clock: QEMU has no other
@@ -37,10 +43,22 @@ def is_installed() -> bool:
 
 def command(case: Case) -> list[str]:
     """The command line that boots a case."""
-    line = [PROGRAM, *OPTIONS, "-m", f"{case.memory_bytes >> 10}k", "-kernel", str(case.image), "-append", case.append]
-    if case.modules:
-        line += ["-initrd", ",".join(str(path).replace(",", ",,") for path in case.modules)]
+    line = [PROGRAM, *OPTIONS, "-m", f"{case.memory_bytes >> 10}k", *_boot_options(case)]
     return [*line, *case.qemu_options]
+
+
+def _boot_options(case: Case) -> list[str]:
+    """What it boots. QEMU's lists are separated by commas, and a comma in a name is doubled."""
+    if case.is_disk:  # a snapshot: what the guest writes is not kept
+        return ["-drive", f"file={_escaped(case.image)},format=raw,if=ide,snapshot=on"]
+    options = ["-kernel", str(case.image), "-append", case.append]
+    if case.modules:
+        options += ["-initrd", ",".join(_escaped(path) for path in case.modules)]
+    return options
+
+
+def _escaped(path: Path) -> str:
+    return str(path).replace(",", ",,")
 
 
 def run(case: Case, outcome: Outcome) -> QemuRun:

@@ -323,18 +323,6 @@ static void check_canonical(word unused)
     expect_page_fault("first address of the upper half", try_read(HIGH_HALF), HIGH_HALF, 0);
 }
 
-static void set_fs_base(word value)
-{
-    wrmsr(MSR_FS_BASE, value);
-}
-
-static void check_canonical_msr(word unused)
-{
-    (void)unused;
-    require(try(set_fs_base, NOT_CANONICAL).vector != NO_TRAP, "the engine does not check bases for being canonical");
-    expect_trap("FS base", try(set_fs_base, NOT_CANONICAL), VECTOR_PROTECTION, 0);
-}
-
 static void check_upper_half(word unused)
 {
     static const word addresses[] = {HIGH_HALF, 0xFFFFFFFF80000000ull, 0xFFFFFFFFFFFFF000ull, 0x00007FFFFFFFF000ull};
@@ -418,7 +406,6 @@ static const struct test_case cases[] = {
     {"longmode.swapgs-in-ring3", check_swapgs_ring3, 0},
     {"longmode.fsgsbase", check_base_instructions, 0},
     {"longmode.canonical-addresses", check_canonical, 0},
-    {"longmode.canonical-bases", check_canonical_msr, 0},
     {"longmode.halves", check_upper_half, 0},
     {"longmode.whole-root", check_whole_root, 0},
     {"longmode.cr8", check_cr8, 0},
