@@ -22,9 +22,9 @@
 #define LINT_EXTINT 0 /* the local APIC's pin for the 8259 */
 #define LINT_NMI 1
 
-/* CPUID leaf 1 of the processor, EAX and EDX: family 6, model 8, stepping 1; an FPU. The full list is CPUID's to give. */
-#define CPU_SIGNATURE 0x681
-#define CPU_FEATURES 0x1
+/* CPUID leaf 1 of the processor, EAX and EDX: family 15, model 6, stepping 1. */
+#define CPU_SIGNATURE 0xf61
+#define CPU_FEATURES 0x78bbb7d
 
 #define TABLE_OEM_ID "EMU   "         /* six characters */
 #define TABLE_OEM_TABLE_ID "EMUTABLE" /* eight */

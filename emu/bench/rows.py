@@ -25,6 +25,7 @@ from emu.bench.harness import (
     seconds_each,
 )
 from emu.bench.plain import PEER, run_plain
+from emu.bench.suite_rows import matrix, suite
 from emu.config import Mmu, VmConfig
 from emu.errors import EmuError
 from emu.events import Kind
@@ -204,6 +205,8 @@ BENCHMARKS: dict[str, Callable[[], Row]] = {
     "fork-storm": fork_storm,
     "fork-storm-clean": fork_storm_clean,
     "wp-toggle": wp_toggle,
+    "matrix": matrix,
+    "suite": suite,
 }
 
 __all__ = ["BENCHMARKS", "REPETITIONS", "Row"]

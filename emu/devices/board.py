@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from emu.devices import cmos, debug
+from emu.devices import apic, cmos, debug, ioapic
 from emu.devices.clock import NEVER, Clock
 from emu.devices.fw_cfg import FwCfg, GuestMemory
 from emu.devices.keyboard import KeyboardController
+from emu.devices.mmio import MmioBus
 from emu.devices.pic import PicPair
 from emu.devices.pit import Pit
 from emu.devices.ports import PortBus
+from emu.devices.printer import Printer
 from emu.devices.system import AbsentPci, SystemPorts
 from emu.devices.uart import Uart
 
@@ -51,17 +53,22 @@ class Board:
 
     def __init__(self, settings: BoardSettings, clock: Clock, memory: GuestMemory, signals: Signals) -> None:
         self.ports = PortBus()
+        self.mmio = MmioBus()
         self.pic = PicPair()
+        self.apic = apic.LocalApic(clock)
+        self.ioapic = ioapic.IoApic(self.apic)
+        self.apic.on_end_of_interrupt = self.ioapic.end_of_interrupt
+        self.mmio.register(apic.ADDRESSES, self.apic)
+        self.mmio.register(ioapic.ADDRESSES, self.ioapic)
         rate = settings.insns_per_second
-        self.pit = Pit(clock, rate, lambda high: self.pic.set_line(IRQ_TIMER, high))
-        self.uart = Uart(COM1_BASE, signals.serial_output, lambda high: self.pic.set_line(IRQ_COM1, high))
-        self.rtc = cmos.Cmos(
-            clock, rate, settings.start_time, settings.memory_bytes, lambda high: self.pic.set_line(IRQ_RTC, high)
-        )
+        self.pit = Pit(clock, rate, lambda high: self.set_line(IRQ_TIMER, high))
+        self.uart = Uart(COM1_BASE, signals.serial_output, lambda high: self.set_line(IRQ_COM1, high))
+        self.rtc = cmos.Cmos(clock, rate, settings.start_time, settings.memory_bytes, lambda high: self.set_line(IRQ_RTC, high))
         self.keyboard = KeyboardController(signals.reset)
         self.system = SystemPorts(signals.reset)
+        self.printer = Printer()
         self.fw_cfg = FwCfg(settings.firmware_files, settings.memory_bytes, memory)
-        for device in (self.pic, self.pit, self.keyboard, self.system):
+        for device in (self.pic, self.pit, self.keyboard, self.system, self.printer):
             for ports in device.PORTS:
                 self.ports.register(ports, device)
         self.ports.register(self.uart.ports, self.uart)
@@ -74,26 +81,36 @@ class Board:
         self.reset()
 
     def reset(self) -> None:
-        """Power-on state of every device. The PIC comes last: the others' lines going to their levels are no requests."""
-        for device in (self.pit, self.uart, self.rtc, self.keyboard, self.system, self.fw_cfg, self.pic):
+        """Power-on state of every device. Interrupt controllers come last: the others' lines going to their levels are no requests."""
+        for device in (self.pit, self.uart, self.rtc, self.keyboard, self.system, self.printer, self.fw_cfg):
             device.reset()
+        for controller in (self.pic, self.ioapic, self.apic):
+            controller.reset()
+
+    def set_line(self, irq: int, high: bool) -> None:
+        """Drive an ISA interrupt's line, which goes to both kinds of controller."""
+        self.pic.set_line(irq, high)
+        self.ioapic.set_irq(irq, high)
 
     def next_event(self) -> int:
         """Virtual time at which `advance` is wanted next, NEVER if it is not."""
-        return min(self.pit.next_event(), self.rtc.next_event())
+        return min(self.pit.next_event(), self.rtc.next_event(), self.apic.next_event())
 
     def advance(self) -> None:
         """Bring the devices up to the clock's present time."""
         self.pit.advance()
         self.rtc.advance()
+        self.apic.advance()
 
     def has_interrupt(self) -> bool:
         """Whether the interrupt controllers ask for the processor."""
-        return self.pic.has_interrupt()
+        return self.apic.has_interrupt() or self.apic.passes_pic and self.pic.has_interrupt()
 
     def acknowledge(self) -> int:
         """INTA: the vector to deliver."""
-        return self.pic.acknowledge()
+        if self.apic.passes_pic and not self.apic.has_interrupt():
+            return self.pic.acknowledge()
+        return self.apic.acknowledge()
 
     def serial_room(self) -> int:
         """Bytes that COM1 can receive now."""
@@ -109,6 +126,8 @@ class Board:
         self.pit.check()
         self.uart.check()
         self.rtc.check()
+        self.apic.check()
+        self.ioapic.check()
 
 
 __all__ = ["NEVER", "Board", "BoardSettings", "GuestMemory", "Signals"]

@@ -7,7 +7,6 @@ import numpy as np
 from emu.events import CATALOGUE
 from emu.machine import control as cbw
 
-
 # What the optimizations of the shadow MMU did (`emu.vm.shadow`).
 SHADOW_COUNTERS = {
     "mmu_cache_hit": cbw.CACHE_HITS,

@@ -15,7 +15,7 @@ from emu.machine import control as cbw
 from emu.machine import env
 from emu.machine import paging as pg
 from emu.machine.decode import count_insns, insn_length
-from emu.machine.native import call2, call4, compiled, load32, load64, store64
+from emu.machine.native import call2, compiled, load32, load64, store64
 from emu.vm import access, pmap, reasons, walk
 from emu.vm.record import ring_is_nearly_full
 
@@ -213,25 +213,3 @@ def enter_block(cb: object, pc: int, size: int) -> None:
         at = decode_block(cb, pc, size)
     cb[cbw.INSNS] += load64(at + 8) & COUNT_MASK
     cb[cbw.BLOCK] = at
-
-
-@compiled
-def enter_known_block(cb: object, pc: int, size: int) -> None:
-    """The block hook: count a block that the table knows while nothing is to be done, with a handful of instructions.
-
-    The rest is called through a pointer, lest the compiler merges it and every block pays for its registers.
-    """
-    at = entry_of(cb, pc)
-    word = load64(at + 8)
-    time = cb[cbw.INSNS]
-    same_task = load64(cb[cbw.LIVE_CR3]) == cb[cbw.ENGINE_CR3]
-    if (
-        same_task
-        and load64(at) == pc & PC_MASK | size << SIZE_SHIFT
-        and word & ~COUNT_MASK == cb[cbw.CODE_TAG]
-        and time < cb[cbw.WAKE]
-    ):
-        cb[cbw.INSNS] = time + (word & COUNT_MASK)
-        cb[cbw.BLOCK] = at
-    else:
-        call4(cb[cbw.ENTER_BLOCK_FN], cb[cbw.SELF], pc, size, 0)

@@ -37,10 +37,14 @@ class Stop:
     why: str = ""
 
 
-class TaskPriority(Protocol):
-    """What CR8 is."""
+class ProcessorApic(Protocol):
+    """What instructions see of the local APIC."""
 
-    task_priority: int  # 0 to 15: interrupts of this priority class and below wait
+    task_priority: int  # CR8, 0 to 15: interrupts of this priority class and below wait
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether it is switched on, which CPUID shows."""
 
 
 @dataclass
@@ -51,7 +55,7 @@ class ExitContext:
     registers: RegisterFile
     insn: np.ndarray  # 16 bytes: the guest's instruction; INSN_BYTES of them are valid
     msrs: MsrFile
-    apic: TaskPriority
+    apic: ProcessorApic
 
     def opcode(self) -> int:
         """The second byte of the two-byte opcode at CS:EIP, behind its prefixes."""
@@ -120,7 +124,7 @@ def on_cpuid(context: ExitContext) -> Stop | None:
     regs = context.registers
     leaf, subleaf = regs.general(EAX), regs.general(ECX)
     context.emit(Kind.CPUID, info=subleaf, old=leaf)
-    for number, value in zip((EAX, EBX, ECX, EDX), cpuid.cpuid(leaf, subleaf), strict=True):
+    for number, value in zip((EAX, EBX, ECX, EDX), cpuid.cpuid(leaf, subleaf, apic=context.apic.is_enabled), strict=True):
         regs.set_general(number, value)
     context.retire()
     return None
@@ -226,6 +230,9 @@ EXITS: dict[int, Handler] = {
     vmcb.EXIT_CR_READ + registers.TASK_PRIORITY: on_task_priority,
     vmcb.EXIT_CR_WRITE + registers.TASK_PRIORITY: on_task_priority,
 }
+
+# Exits whose instruction may switch the local APIC or let its interrupts through.
+APIC_EXITS = (vmcb.EXIT_MSR, vmcb.EXIT_CR_WRITE + registers.TASK_PRIORITY)
 
 
 def serve(context: ExitContext, code: int) -> Stop | None:

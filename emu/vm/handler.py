@@ -1,4 +1,4 @@
-"""The four C functions that the engine calls while a guest runs: exits, blocks, port reads and port writes.
+"""The C functions that the engine calls while a guest runs: exits, port reads and writes, system calls.
 
 This is the top of the native code. An exit comes in, CONTEXT is filled from the engine, the exit is served here or the
 engine is stopped for Python with a REASON; on the way out CONTEXT goes back if it was changed, and the TLB is flushed if
@@ -436,15 +436,9 @@ def on_exit(_engine: object, number: int, data: object) -> None:
     serve_exit(as_words(address_of(data), cbw.WORDS), types.int64(number))
 
 
-@cfunc(types.void(types.voidptr, types.int64, types.uint32, types.voidptr), cache=True)
-def on_block(_engine: object, pc: int, size: int, data: object) -> None:
-    """UC_HOOK_BLOCK."""
-    clock.enter_known_block(as_words(address_of(data), cbw.WORDS), pc, types.int64(size))
-
-
 @cfunc(types.int32(types.int64, types.int64, types.int64, types.int64), cache=True)
 def on_other_block(control: int, pc: int, size: int, _unused: int) -> int:
-    """What `on_block` calls for a block that it does not know, or when there is something else to do."""
+    """What the block hook (`emu.vm.block_hook`) calls for a block that it does not know, or when there is something else to do."""
     clock.enter_block(as_words(control, cbw.WORDS), pc, size)
     return types.int32(0)
 

@@ -170,16 +170,21 @@ def put_entry(cb: object, row: int, index: int, value: int, target: int) -> None
         drop_entry(cb, row, index)
         push_link(cb, link, target)
     else:
-        if is_stricter(old, value) and old & pg.ACCESSED:
+        if is_stricter(cb, old, value) and old & pg.ACCESSED:
             cb[cbw.NEEDS_TLB_FLUSH] = 1
         value |= old & pg.ACCESSED
     store64(at, value)
 
 
 @compiled
-def is_stricter(old: int, new: int) -> bool:
-    """Whether `new` refuses an access that `old` allowed (both present, same frame)."""
+def is_stricter(cb: object, old: int, new: int) -> bool:
+    """Whether `new` refuses an access that `old` allowed (both present, same frame).
+
+    A page that becomes the user's is closed to the supervisor by SMEP and SMAP.
+    """
     lost = old & ~new & (pg.WRITABLE | pg.USER)
+    if cb[cbw.GUEST_CR4] & (pg.CR4_SMEP | pg.CR4_SMAP):
+        lost |= new & ~old & pg.USER
     return lost != 0 or (new & pg.NO_EXECUTE & ~old) != 0
 
 

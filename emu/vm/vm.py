@@ -23,10 +23,10 @@ from emu.machine import paging, vmcb
 from emu.machine.cpu import RESET_STATE, Cpu
 from emu.machine.memory import MachineMemory
 from emu.machine.regfile import RegisterFile
-from emu.vm import access, clock, deliver, exits, handler, nested, pmap, reasons, reclaim, record, registers
+from emu.units import PAGE_BYTES
+from emu.vm import access, block_hook, clock, deliver, exits, handler, nested, pmap, reasons, reclaim, record, registers, shadow
 from emu.vm.exits import ExitContext, Stop
 from emu.vm.msr import MsrFile
-from emu.units import PAGE_BYTES
 from emu.vm.state import NO_ROW, VmState
 
 SLICE_INSNS = 1_000_000  # of virtual time between two looks at the outside world: some 10 ms
@@ -94,15 +94,8 @@ class VirtualMachine:
             firmware_files=firmware_files,
         )
         self.board = Board(settings, clock=self, memory=self, signals=self)
-
-        class _T:
-            base = 0
-            task_priority = 0
-            write_base = lambda self, v: False
-
-        apic = getattr(self.board, "apic", _T())
-        self._msrs = MsrFile(self.control, self.registers, self.cpu.word_at, apic)
-        self._context = ExitContext(self.control, self.registers, self.state.insn, self._msrs, apic)
+        self._msrs = MsrFile(self.control, self.registers, self.cpu.word_at, self.board.apic)
+        self._context = ExitContext(self.control, self.registers, self.state.insn, self._msrs, self.board.apic)
         self._install_hooks()
         self.state.refill()
         self._needs_entry = True
@@ -210,7 +203,7 @@ class VirtualMachine:
             self.control[word] = target.address
         self.cpu.add_hooks(
             on_exit=handler.on_exit.address,
-            on_block=handler.on_block.address,
+            on_block=block_hook.address(),
             on_port_read=handler.on_port_read.address,
             on_port_write=handler.on_port_write.address,
             on_syscall=handler.on_syscall.address,
@@ -293,6 +286,7 @@ class VirtualMachine:
         control = self.control
         self._wants_reset = self._needs_entry = self._is_halted = False
         self.board.reset()
+        self._show_apic()
         reclaim.drop_ram(self.state)
         nested.set_plain(control, 0)
         for word in (cbw.SHADOWING, cbw.STOPPED, cbw.STEPPING, cbw.PENDING_FAULT, cbw.DUE, cbw.IRQ_WAITING, cbw.MODIFIED):
@@ -333,6 +327,9 @@ class VirtualMachine:
                 stop = self._halt()
             else:
                 stop = exits.serve(self._context, code)
+                if code in exits.APIC_EXITS:
+                    self._follow_apic()
+                    self._set_deadline()
         elif reason == reasons.WINDOW:
             stop = self._interrupt()
         elif reason == reasons.REFILL:
@@ -353,6 +350,22 @@ class VirtualMachine:
             raise BrokenInvariantError(msg)
         if stop is not None:
             self._stop = stop
+
+    def _show_apic(self) -> bool:
+        """Say in the pmap whether the local APIC's page is there, by MSR 1B; true if that changed."""
+        slot = self.state.ram_pages + 1
+        word = int(self.state.pmap[slot])
+        wanted = pmap.DEVICE if self.board.apic.is_enabled else pmap.ABSENT
+        self.state.pmap[slot] = word & ~(pmap.STATE_MASK << pmap.STATE_SHIFT) | wanted << pmap.STATE_SHIFT
+        return word >> pmap.STATE_SHIFT & pmap.STATE_MASK != wanted
+
+    def _follow_apic(self) -> None:
+        """MSR 1B may have been written: nothing may map what lay at the local APIC's address."""
+        if self._show_apic():
+            shadow.zap_all(self.control)
+            reclaim.drop_all(self.state)
+            self._refill()
+            registers.set_paging(self.control)
 
     def _refill(self) -> None:
         self.flush_events()

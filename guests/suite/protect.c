@@ -233,6 +233,26 @@ static void check_smap_supervisor_table(word unused)
     expect_none("read under a supervisor table", try_read(TEST_VA));
 }
 
+/* A supervisor's page that was used becomes the user's: what the CPU has cached allowed more. */
+static void check_becomes_users(word unused)
+{
+    (void)unused;
+    *(volatile uint8_t *)map_new(TEST_VA, 0) = RETURN;
+    enable_smap();
+    expect_none("read of a supervisor page", try_read(TEST_VA));
+    *leaf(TEST_VA) |= USER;
+    invlpg(TEST_VA);
+    expect_page_fault("read of a user page", try_read(TEST_VA), TEST_VA, PROTECTION);
+    require(has_structured(STRUCTURED_SMEP), "the CPU has no SMEP");
+    write_cr4(read_cr4() | CR4_SMEP);
+    *leaf(TEST_VA) &= ~(entry_t)USER;
+    invlpg(TEST_VA);
+    expect_none("fetch from a supervisor page", try_fetch(TEST_VA));
+    *leaf(TEST_VA) |= USER;
+    invlpg(TEST_VA);
+    expect_page_fault("fetch from a user page", try_fetch(TEST_VA), TEST_VA, PROTECTION | ERROR_FETCH);
+}
+
 static void set_cr4(word value)
 {
     write_cr4(value);
@@ -264,6 +284,7 @@ static const struct test_case cases[] = {
     {"smap.ac-keeps-protection", check_smap_read_only, 0},
     {"smap.fetch-is-not-data", check_smap_fetch, 0},
     {"smap.supervisor-table", check_smap_supervisor_table, 0},
+    {"smap.page-becomes-a-user-page", check_becomes_users, 0},
     {"protect.cr4-takes-what-cpuid-has", check_absent_features, 0},
 };
 

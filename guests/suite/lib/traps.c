@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "traps.h"
 
+#include "../../lib/cmdline.h"
 #include "../../lib/exit.h"
 #include "../../lib/ports.h"
 #include "../../lib/platform.h"
@@ -11,13 +12,13 @@
 #include "report.h"
 
 enum { STUB_BYTES = 16, TRAP_STACK_BYTES = 16384 };
+enum { COMMAND_LINE_OFFSET = 16, ARGUMENTS_BYTES = 128 }; /* in the multiboot information; longer lines are cut */
 enum { GATE_PRESENT = 0x80, GATE_INTERRUPT = 0x0E };
 
 extern char trap_stubs[];
 extern const char user_blob[], user_read[], user_write[], user_fetch[];
 extern word probe_value, user_entry, user_stack, user_argument;
 bool guarded_call(void (*body)(word), word argument);
-void probe_fetch(word va);
 void enter_user(word unused);
 
 bool (*trap_hook)(struct frame *frame);
@@ -205,6 +206,11 @@ word user_probe_write(void)
     return in_user_page(user_write);
 }
 
+word user_probe_fetch(void)
+{
+    return in_user_page(user_fetch);
+}
+
 struct outcome try_user_read(word va)
 {
     return try_user(user_probe_read(), va);
@@ -217,7 +223,7 @@ struct outcome try_user_write(word va)
 
 struct outcome try_user_fetch(word va)
 {
-    return try_user(in_user_page(user_fetch), va);
+    return try_user(user_probe_fetch(), va);
 }
 
 void expect_trap(const char *what, struct outcome outcome, unsigned vector, word error)
@@ -237,10 +243,26 @@ void expect_page_fault(const char *what, struct outcome outcome, word address, w
     expect(what, address, outcome.address);
 }
 
+/* Loaders begin the command line with the image's name, and leave it where frames are taken from. */
+static void read_arguments(uint32_t multiboot_info)
+{
+    static char arguments[ARGUMENTS_BYTES];
+    const char *text = "";
+
+    if (*at(multiboot_info) & MULTIBOOT_INFO_CMDLINE)
+        text = (const char *)(word)*at(multiboot_info + COMMAND_LINE_OFFSET);
+    while (*text && *text != ' ')
+        text++;
+    for (size_t i = 0; text[i] && i < sizeof arguments - 1; i++)
+        arguments[i] = text[i];
+    cmdline_init(arguments);
+}
+
 /* Called by start.S. */
 void suite_start(uint32_t multiboot_info)
 {
     serial_init();
+    read_arguments(multiboot_info);
     traps_init();
     memory_init(multiboot_info);
     suite_main();

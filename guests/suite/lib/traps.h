@@ -69,8 +69,10 @@ extern word user_flags;
 /* The instruction that each probe makes its access with: the IP that a fault must tell. */
 void probe_read(word va);
 void probe_write(word va);
+void probe_fetch(word va);
 word user_probe_read(void);
 word user_probe_write(void);
+word user_probe_fetch(void);
 
 /* Called first at every trap; true means that the interrupted code goes on with what is in the frame. */
 extern bool (*trap_hook)(struct frame *frame);
