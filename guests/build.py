@@ -21,7 +21,13 @@ LINKER_SCRIPT = "lib/kernel.ld"
 SUITE_DIR = SOURCE_DIR / "suite"
 GOLDEN_FOLDER = "golden"  # in suite/: what cases of suite.toml compare with
 SUITE_LINKER_SCRIPT = "suite/lib/suite.ld"
-SUITE_SHARED_SOURCES = ("lib/cmdline.c", "lib/exit.c", "lib/print.c", "lib/serial.c", "lib/string.c")  # of lib/, what fits 64 bits too
+SUITE_SHARED_SOURCES = (
+    "lib/cmdline.c",
+    "lib/exit.c",
+    "lib/print.c",
+    "lib/serial.c",
+    "lib/string.c",
+)  # of lib/, what fits 64 bits too
 
 # No SSE, no MMX: guests must not touch floating-point state.
 TARGET_32_FLAGS = ("-target", "x86-freestanding-none", "-mcpu=i686")

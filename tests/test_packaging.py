@@ -32,7 +32,15 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 NAME = f"emu_vmm-{emu.__version__}"
 INFO = f"{NAME}.dist-info"
 GUESTS = [guest["name"] for guest in tomllib.loads((ROOT / "guests" / "guests.toml").read_text(encoding="utf-8"))["guest"]]
-INTERPRETED = {".py", ".elf", ".rom", ".json", ""}  # suffixes in a wheel; licence and metadata have none
+SUITE = ROOT / "guests" / "suite"
+SUITE_IMAGES = [
+    f"suite/{guest['name']}-{name}.bin"
+    for guest in tomllib.loads((SUITE / "guests.toml").read_text(encoding="utf-8"))["guest"]
+    for name in guest["formats"]
+]
+SUITE_FILES = ["suite/suite.toml", *(path.relative_to(SUITE.parent).as_posix() for path in (SUITE / "golden").iterdir())]
+# Suffixes in a wheel; licence and metadata have none.
+INTERPRETED = {".py", ".elf", ".bin", ".img", ".rom", ".json", ".toml", ".trace", ".txt", ""}
 
 
 def distribution(kind: str, source: Path, out: Path) -> Path:
@@ -99,11 +107,8 @@ def test_wheel_is_for_every_machine(wheel: Path) -> None:
 
 
 def test_wheel_has_the_package_the_guests_and_the_rom(wheel: Path) -> None:
-    images = {f"emu/images/{name}.elf" for name in GUESTS} | {
-        "emu/images/firmware.rom",
-        "emu/images/guests.json",
-        "emu/images/bootsector.img",
-    }
+    others = ["firmware.rom", "guests.json", "bootsector.img", *SUITE_IMAGES, *SUITE_FILES]
+    images = {f"emu/images/{name}" for name in [*(f"{guest}.elf" for guest in GUESTS), *others]}
     assert {name for name in names_in(wheel) if name.startswith("emu/")} == modules() | images
 
 
@@ -147,7 +152,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin"
 
 
-def run_installed(program: Path, *arguments: str) -> str:
+def run_installed(program: Path, *arguments: str | Path) -> str:
     """Standard output of a program that has neither the checkout nor a compiler at hand."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")} | {"PATH": "/nowhere"}
     done = subprocess.run([program, *arguments], cwd=program.parent, env=environment, capture_output=True, text=True, check=False)
@@ -169,6 +174,13 @@ def test_installed_wheel_uses_its_own_files(installed: Path) -> None:
         assert Path(file).is_relative_to(installed.parent)
 
 
+def test_installed_wheel_gives_pytest_the_cases_of_a_suite(installed: Path, tmp_path: Path) -> None:
+    """Collected only: to run them would compile the native code for this environment."""
+    (tmp_path / "suite.toml").write_text('[[case]]\nname = "greets"\nimage = "hello"\n')
+    lines = run_installed(installed / "python", "-m", "pytest", "--collect-only", "-q", tmp_path).splitlines()
+    assert [line.rpartition("::")[2] for line in lines if "::" in line] == ["greets[shadow]", "greets[nested]"]
+
+
 def distribution_name(requirement: str) -> str:
     found = re.match(r"[A-Za-z0-9_-]+", requirement)
     assert found
@@ -188,8 +200,9 @@ def imported() -> set[str]:
 
 
 def test_dependencies_are_what_is_imported() -> None:
+    """All but pytest: it loads the one module that imports it."""
     owners = packages_distributions()
-    needed = {owners[name][0].lower() for name in imported()}
+    needed = {owners[name][0].lower() for name in imported() - {"pytest"}}
     assert needed == {distribution_name(requirement) for requirement in PROJECT["project"]["dependencies"]}
 
 

@@ -286,7 +286,7 @@ class VirtualMachine:
         control = self.control
         self._wants_reset = self._needs_entry = self._is_halted = False
         self.board.reset()
-        self._follow_apic()
+        self._show_apic()
         reclaim.drop_ram(self.state)
         nested.set_plain(control, 0)
         for word in (cbw.SHADOWING, cbw.STOPPED, cbw.STEPPING, cbw.PENDING_FAULT, cbw.DUE, cbw.IRQ_WAITING, cbw.MODIFIED):
@@ -351,18 +351,21 @@ class VirtualMachine:
         if stop is not None:
             self._stop = stop
 
-    def _follow_apic(self) -> None:
-        """Have the local APIC's page be there or absent as MSR 1B says."""
+    def _show_apic(self) -> bool:
+        """Say in the pmap whether the local APIC's page is there, by MSR 1B; true if that changed."""
         slot = self.state.ram_pages + 1
         word = int(self.state.pmap[slot])
         wanted = pmap.DEVICE if self.board.apic.is_enabled else pmap.ABSENT
-        if word >> pmap.STATE_SHIFT & pmap.STATE_MASK != wanted:
-            self.state.pmap[slot] = word & ~(pmap.STATE_MASK << pmap.STATE_SHIFT) | wanted << pmap.STATE_SHIFT
+        self.state.pmap[slot] = word & ~(pmap.STATE_MASK << pmap.STATE_SHIFT) | wanted << pmap.STATE_SHIFT
+        return word >> pmap.STATE_SHIFT & pmap.STATE_MASK != wanted
+
+    def _follow_apic(self) -> None:
+        """MSR 1B may have been written: nothing may map what lay at the local APIC's address."""
+        if self._show_apic():
             shadow.zap_all(self.control)
             reclaim.drop_all(self.state)
-            if registers.set_paging(self.control) < 0:
-                self._refill()
-                registers.set_paging(self.control)
+            self._refill()
+            registers.set_paging(self.control)
 
     def _refill(self) -> None:
         self.flush_events()

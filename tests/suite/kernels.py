@@ -8,6 +8,7 @@ from pathlib import Path
 
 LOAD_ADDRESS = 0x10_0000
 HEADER_BYTES = 32
+BOOT_ADDRESS = 0x7C00  # of a boot sector
 FLAG_ADDRESSES = 1 << 16
 MAGIC = 0x1BADB002
 START = LOAD_ADDRESS + HEADER_BYTES
@@ -30,15 +31,31 @@ def exits(value: int) -> bytes:
     return bytes([0xB0, value, 0xE6, 0xF4, 0xF4])
 
 
-def says(text: str, then: bytes) -> bytes:
-    """Code that sends `text` over COM1 and goes on with `then`."""
+def says(text: str, then: bytes, at: int = START) -> bytes:
+    """Code for address `at` that sends `text` over COM1 and goes on with `then`."""
     loop = bytes.fromhex("66baf803 ac 84c0 7403 ee ebf8")
-    return bytes([0xBE]) + struct.pack("<I", START + 5 + len(loop) + len(then)) + loop + then + text.encode() + b"\0"
+    return bytes([0xBE]) + struct.pack("<I", at + 5 + len(loop) + len(then)) + loop + then + text.encode() + b"\0"
 
 
 def report(text: str, value: int = 0) -> bytes:
     """A kernel that reports and ends."""
     return kernel(says(text, exits(value)))
+
+
+def reports_by_host(in_emu: str, in_qemu: str) -> bytes:
+    """A kernel that reports one text in emu and another in QEMU, which it knows by leaf 4000_0000h of CPUID."""
+    asks = bytes.fromhex("b800000040 0fa2 81fb54434754 0f85")
+    there = says(in_qemu, exits(1), START + len(asks) + 4)
+    here = says(in_emu, exits(0), START + len(asks) + 4 + len(there))
+    return kernel(asks + struct.pack("<i", len(there)) + there + here)
+
+
+def boot_sector(text: str, value: int = 0) -> bytes:
+    """A disk of one sector whose code sends `text` over COM1 and ends through port F4."""
+    then = exits(value)
+    loop = bytes.fromhex("31c0 8ed8 ba f803 ac 84c0 7403 ee ebf8")  # DS = 0; at 16 bits the same loop as in `says`
+    code = bytes([0xBE]) + struct.pack("<H", BOOT_ADDRESS + 3 + len(loop) + len(then)) + loop + then + text.encode()
+    return code.ljust(510, b"\0") + b"\x55\xaa"
 
 
 def suite(folder: Path, text: str, **kernels: bytes) -> Path:

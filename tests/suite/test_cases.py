@@ -36,6 +36,13 @@ def test_an_mmu_may_be_expected_to_differ(tmp_path: Path) -> None:
     assert expect[Mmu.NESTED].outcome is Outcome.TRIPLE_FAULT
 
 
+def test_a_boot_disk_is_a_file_or_one_that_comes_with_emu(tmp_path: Path) -> None:
+    path = suite(tmp_path, '[[case]]\nname = "a"\nboot_disk = "bootsector"\n[[case]]\nname = "b"\nboot_disk = "d.img"\n')
+    own, theirs = read_suite(path)
+    assert (own.image.name, own.image.is_file(), own.is_disk) == ("bootsector.img", True, True)
+    assert (theirs.image, theirs.is_disk) == (tmp_path / "d.img", True)
+
+
 def test_events_have_the_summarys_names_and_those_of_the_trace() -> None:
     names = counter_names()
     assert names["hidden_faults"] == names["hidden_fault"] == names["pf_fixed"] == "pf_fixed"
@@ -71,6 +78,9 @@ def test_every_name_is_one_of_the_summarys() -> None:
         ("serial = 5", "serial: expected a string or a list of strings"),
         ("qemu = false", "qemu = false needs a reason"),
         ('qemu = "no"', "qemu: expected true or false"),
+        ('qemu_checks = ["x"]', "qemu_checks needs qemu_differs"),
+        ('qemu_checks = ["x"]\nqemu_differs = "y"', "qemu_checks names checks of the guest's own"),
+        ('boot_disk = "d.img"', "boot_disk and image exclude each other"),
         ("events = { hidden_fault = 3 }", "events.hidden_fault: expected a table with min, max or equal"),
         ("events = { dreams = { max = 3 } }", "events.dreams: unknown event"),
         ("events = { exits = { most = 3 } }", "unknown key 'events.exits.most'"),
@@ -99,6 +109,9 @@ def test_a_wrong_key_is_refused_with_file_and_case(tmp_path: Path, rest: str, wo
         ("colour = 1", "unknown key 'colour'"),
         ('[[case]]\nimage = "x"', "a case without a name"),
         ('[[case]]\nname = "x"', "no image"),
+        ('[[case]]\nname = "x"\nboot_disk = "d"\nappend = "y"', "boot_disk and append exclude each other"),
+        ('[[case]]\nname = "x"\nboot_disk = "d"\nmodules = []', "boot_disk and modules exclude each other"),
+        ('[[case]]\nname = "x"\nboot_disk = 5', "boot_disk: expected a string"),
         (case("a") + case("a"), "two cases are called 'a'"),
         ('[defaults]\nname = "a"\n' + case("a"), "[defaults]"),
     ],

@@ -29,6 +29,16 @@ MIXED = (
     + case("checks", "cases_from_serial = true\nexit = 1", image="r.bin")
 )
 HELLO = kernel(kernels.says("hello\n", exits(0)))
+# For each leaf of features of CPUID, all but EAX and what leaf 1 has of caches and the APIC in EBX, as raw bytes on COM1.
+LEAVES = {1: "cd", 7: "bcd", 0x8000_0001: "cd", 0x8000_0008: "a"}
+COPY_TO_EAX = {"a": "89f8", "b": "89d8", "c": "89c8", "d": "89f0"}  # CPUID's results are kept in EDI, EBX, ECX and ESI
+TELLS_FEATURES = b"".join(
+    b"\xb8"
+    + leaf.to_bytes(4, "little")
+    + bytes.fromhex("31c9 0fa2 89c7 89d6 66baf803")
+    + b"".join(bytes.fromhex(COPY_TO_EAX[name] + "eec1e808" * 4) for name in names)
+    for leaf, names in LEAVES.items()
+)
 needs_qemu = pytest.mark.skipif(not qemu.is_installed(), reason="QEMU is not installed")
 
 
@@ -196,6 +206,45 @@ def test_qemu_agrees_differs_and_is_known_to_differ(tmp_path: Path) -> None:
     assert "QEMU: emu exited with value 2, QEMU debug exit with value 1" in done.stdout
     assert "expected to differ (it did once), it does not" in done.stdout
     assert done.stdout.splitlines()[-1] == "9 passed, 2 failed, 1 skipped"
+
+
+@needs_qemu
+def test_qemu_differs_in_exactly_the_checks_that_are_named(tmp_path: Path) -> None:
+    here, there = "PASS one\nPASS two\n2 passed, 0 failed, 0 skipped\n", "PASS one\nFAIL two: no\n1 passed, 1 failed, 0 skipped\n"
+    keys = 'cases_from_serial = true\nqemu_differs = "why"\nqemu_checks = '
+    text = case("right", f'{keys}["two"]') + case("too few", f'{keys}["none"]') + case("too many", f'{keys}["one", "two"]')
+    suite(tmp_path, text, k=kernels.reports_by_host(here, there))
+    done = emu_test(tmp_path, "--qemu", "--mmu", "shadow")
+    lines = {line.split(" [qemu]")[0] for line in done.stdout.splitlines() if "[qemu]:" in line}
+    assert lines == {"PASS right", "FAIL too few", "FAIL too many"}
+    assert "QEMU: check two: emu PASS, QEMU FAIL: no\n" in done.stdout
+    assert "QEMU: check none: expected to differ, it does not\n" in done.stdout
+    assert "QEMU: check one: expected to differ, it does not\n" in done.stdout
+
+
+@needs_qemu
+def test_qemu_has_the_processor_that_emu_shows(tmp_path: Path) -> None:
+    suite(tmp_path, case("features", 'serial_regex = "."'), k=kernel(TELLS_FEATURES + exits(0)))
+    done = emu_test(tmp_path, "--qemu", "--mmu", "shadow")
+    assert done.stdout.splitlines()[-1] == "2 passed, 0 failed, 0 skipped", done.stdout
+
+
+# ---- boot disks ----
+
+
+def test_a_boot_disk_runs_beside_kernels(tmp_path: Path) -> None:
+    (tmp_path / "a,b.img").write_bytes(kernels.boot_sector("from disk\n", 3))
+    suite(tmp_path, '[[case]]\nname = "d"\nboot_disk = "a,b.img"\nexit = 3\nserial_exact = "from disk\\n"\n')
+    options = ["--qemu"] if qemu.is_installed() else []
+    done = emu_test(tmp_path, *options)
+    assert done.stdout.splitlines()[-1] == f"{2 + len(options)} passed, 0 failed, 0 skipped", done.stdout
+
+
+def test_a_boot_disk_that_is_none_fails_its_case(tmp_path: Path) -> None:
+    suite(tmp_path, '[[case]]\nname = "d"\nboot_disk = "none.img"\n')
+    done = emu_test(tmp_path, "--mmu", "shadow")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "none.img: cannot read the boot disk" in done.stdout
 
 
 @needs_qemu

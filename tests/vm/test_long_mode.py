@@ -277,3 +277,48 @@ def test_long_mode_is_left_and_entered_again() -> None:
 def test_hostile_roots_end_cleanly() -> None:
     for source in ("movabsq $0x7FFFFFF000, %rax; movq %rax, %cr3", "movq $0xF0000, %rax; movq %rax, %cr3"):
         assert run(f"test: LONG_MODE; {source}").stop.outcome is Outcome.TRIPLE_FAULT
+
+
+@pytest.mark.parametrize("mode", ["", "PAGES", "LONG_MODE"])
+def test_the_local_apic_can_be_switched_off_and_on(mode: str) -> None:
+    """Its page is absent memory while it is off."""
+    pages = """
+        PAGING
+        movl $0x14003, DIRECTORY + 4 * 0x3FB
+        movl $0xFEE00003, 0x14000 + 4 * 0x200
+    """
+    enter = {"": "", "PAGES": pages, "LONG_MODE": "LONG_MODE\n movl $0xC0000083, POINTERS + 8 * 3"}[mode]
+    load = "movl $0xFEE00030, %ebx\n movl (%rbx), %eax" if mode == "LONG_MODE" else "movl 0xFEE00030, %eax"
+    done = run_both(f"""
+    test:
+        {enter}
+        {load}
+        movl %eax, 0x6000
+        movl $0x1B, %ecx
+        rdmsr
+        andl $~0x800, %eax
+        wrmsr
+        {load}
+        movl %eax, 0x6004
+        movl $1, %eax
+        cpuid
+        movl %edx, 0x6008
+        movl $0x1B, %ecx
+        rdmsr
+        orl $0x800, %eax
+        wrmsr
+        {load}
+        movl %eax, 0x600C
+        EXIT 1
+    """)
+    assert done.stop == exits_with(1)
+    assert done.word(0x6000) == done.word(0x600C)
+    assert done.word(0x6000) & 0xFF == 0x14
+    assert done.word(0x6004) == 0xFFFF_FFFF
+    assert not done.word(0x6008) & 1 << 9
+
+
+def test_a_jump_into_the_apics_registers_stops_the_vm() -> None:
+    done = run("test: movl $0xFEE00000, %eax; jmp *%eax")
+    assert done.stop.outcome is Outcome.UNSUPPORTED
+    assert "device" in done.stop.why
