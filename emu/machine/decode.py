@@ -5,7 +5,7 @@ ModRM asks for:
 
     prefixes, REX | opcode, or an escape and an opcode | ModRM, SIB, displacement | immediate
 
-A REX that another prefix follows counts as the engine has it, not as the manual: its bits stay in force.
+A REX counts only if no other prefix follows it.
 
 An opcode that no processor has (or only one with AVX-512, which the engine lacks) has no length. One that only its
 ModRM, LOCK or a missing prefix makes invalid has. 8F is POP whatever its ModRM, as the engine knows no XOP. Sources:
@@ -162,9 +162,11 @@ def skip_long_prefixes(code: int, limit: int) -> tuple[int, int]:
         elif bits == 0:
             return at, prefixes
         elif bits <= FLAG_PREFIXES:
-            prefixes |= bits
+            prefixes = prefixes & ~REX_BITS | bits
         elif bits > FS << SEGMENT_SHIFT:
-            prefixes = prefixes & ~(SEGMENT_MASK << SEGMENT_SHIFT) | bits
+            prefixes = prefixes & FLAG_PREFIXES | bits
+        else:
+            prefixes &= ~REX_BITS
     return limit, prefixes
 
 

@@ -72,12 +72,6 @@ def capstone_decodes(disassembler: Any, code: bytes) -> tuple[int, str]:
     return 0, ""
 
 
-def is_rex_overruled(code: bytes) -> bool:
-    """Whether another prefix follows a REX of 64-bit code: the manual ignores that REX, the engine does not."""
-    prefixes = code[: len(code) - len(code.lstrip(PREFIX_BYTES + bytes(range(0x40, 0x50))))]
-    return any(byte >> 4 == 4 for byte in prefixes[:-1])
-
-
 def capstone_errs(code: bytes, mode: int, mnemonic: str) -> bool:
     """Whether Capstone 5 reads these bytes otherwise than a processor."""
     opcode = code.lstrip(PREFIX_BYTES)
@@ -85,7 +79,7 @@ def capstone_errs(code: bytes, mode: int, mnemonic: str) -> bool:
     if mode == 64:
         rex_free = opcode.lstrip(bytes(range(0x40, 0x50)) + PREFIX_BYTES)
         near_branch = rex_free[0] in (0xE8, 0xE9) or (rex_free[0] == 0x0F and rex_free[1] >> 4 == 8)
-        if is_rex_overruled(code) or rex_free[0] == 0x62 or (near_branch and 0x66 in prefixes):
+        if rex_free[0] == 0x62 or (near_branch and 0x66 in prefixes):
             return True  # Intel's processors ignore 66 before a near branch; AMD's and the engine do not
         if rex_free[0] == 0xC2 and 0x66 in prefixes:
             return True
@@ -200,7 +194,7 @@ def test_nothing_is_longer_than_15_bytes(page: GuardedPage) -> None:
         ("4889c0", 64, 3),
         ("4889c0", 32, 1),
         ("48b80102030405060708", 64, 10),  # MOV RAX, imm64
-        ("4866b80102030405060708", 64, 11),  # the engine keeps REX.W before 66
+        ("4866b80102", 64, 5),  # REX counts only if it comes last
         ("66b80102", 64, 4),
         ("a10102030405060708", 64, 9),  # MOV EAX, moffs64
         ("67a101020304", 64, 6),
