@@ -4,7 +4,7 @@
  * registers that bears on them, with each kind of access from both rings: does it fault, with which error code and
  * address, and what becomes of A and D? The answers come from the rules of the Intel SDM, volume 3, 4.6-4.8.
  *
- * Arguments: every=N makes each N-th access only; reserved=no leaves out entries with reserved bits.
+ * Entries with reserved bits are in a case of their own. The argument every=N makes each N-th access only.
  */
 #include "../lib/cmdline.h"
 #include "../lib/exit.h"
@@ -46,9 +46,11 @@ static const entry_t table_bits[TABLE_BITS] = {WRITABLE, USER, NX, RESERVED, ACC
 static const entry_t small_bits[PAGE_BITS] = {WRITABLE, USER, NX, RESERVED, ACCESSED, DIRTY, PAT, GLOBAL};
 static const entry_t large_bits[PAGE_BITS] = {WRITABLE, USER, NX, RESERVED_LARGE, ACCESSED, DIRTY, LARGE_PAT, GLOBAL};
 
-static unsigned setting; /* of the case under way */
+static char names[SETTINGS][NAME_BYTES];
+
+static unsigned setting;     /* under which accesses are made */
+static bool reserved_wanted; /* combinations with reserved bits and no others, or those without */
 static unsigned every;
-static bool with_reserved;
 static uint32_t number; /* of combinations so far */
 static uint32_t made;   /* accesses */
 
@@ -149,8 +151,8 @@ static void agree(const char *what, unsigned kind, uint64_t expected, uint64_t s
 
     if (expected == seen)
         return;
-    say("%s, directory entry %llx, page's entry %llx, access %u:\n", kinds[kind], (unsigned long long)directory_value,
-        (unsigned long long)page_value, number);
+    say("%s: %s, directory entry %llx, page's entry %llx:\n", names[setting], kinds[kind],
+        (unsigned long long)directory_value, (unsigned long long)page_value);
     expect(what, expected, seen);
 }
 
@@ -202,7 +204,7 @@ static void check_access(unsigned kind)
 
 /* ---- all of them ------------------------------------------------------------------------------------------------------ */
 
-/* The entry of a combination of bits; false if the format or the arguments leave it out. */
+/* The entry of a combination of bits; false if the format has no such bits. */
 static bool entry_of(const entry_t *bits, unsigned combination, entry_t *entry)
 {
     for (; combination; combination >>= 1, bits++) {
@@ -212,11 +214,20 @@ static bool entry_of(const entry_t *bits, unsigned combination, entry_t *entry)
             return false;
         *entry |= *bits;
     }
-    return with_reserved || !is_reserved(*entry, (directory_value | *entry) & LARGE ? RESERVED_LARGE : RESERVED);
+    return true;
+}
+
+static bool has_reserved(void)
+{
+    if (is_large())
+        return is_reserved(directory_value, RESERVED_LARGE);
+    return is_reserved(directory_value | page_value, RESERVED);
 }
 
 static void check_kinds(void)
 {
+    if (has_reserved() != reserved_wanted)
+        return;
     for (unsigned kind = 0; kind < KINDS; kind++)
         if (number++ % every == 0)
             check_access(kind);
@@ -271,23 +282,28 @@ static void set_flag_ac(bool on)
 }
 
 /* PGE, so that G means something. */
-static void load_setting(void)
+static void load_setting(unsigned wanted)
 {
+    word cr4 = (read_cr4() | CR4_PGE) & ~(word)(CR4_SMEP | CR4_SMAP);
     uint64_t efer = has_nx() ? rdmsr(MSR_EFER) & ~(uint64_t)EFER_NXE : 0;
 
+    setting = wanted;
     write_cr0((read_cr0() & ~(word)CR0_WP) | (setting & WITH_WP ? CR0_WP : 0));
-    write_cr4(read_cr4() | CR4_PGE | (setting & WITH_SMEP ? CR4_SMEP : 0) | (setting & WITH_SMAP ? CR4_SMAP : 0));
+    write_cr4(cr4 | (setting & WITH_SMEP ? CR4_SMEP : 0) | (setting & WITH_SMAP ? CR4_SMAP : 0));
     if (has_nx())
         wrmsr(MSR_EFER, efer | (setting & WITH_NXE ? EFER_NXE : 0));
     set_flag_ac(setting & WITH_AC);
 }
 
-static void require_setting(void)
+static const char *lack_of(unsigned wanted)
 {
-    require(!(setting & WITH_SMEP) || has_structured(STRUCTURED_SMEP), "the CPU has no SMEP");
-    require(!(setting & WITH_SMAP) || has_structured(STRUCTURED_SMAP), "the CPU has no SMAP");
-    require(!(setting & WITH_NXE) || has_nx(), "the CPU has no NX");
-    require(PAGING_LEVELS == 2 || physical_address_bits() < 52, "the CPU has every address bit");
+    if (wanted & WITH_SMEP && !has_structured(STRUCTURED_SMEP))
+        return "the CPU has no SMEP";
+    if (wanted & WITH_SMAP && !has_structured(STRUCTURED_SMAP))
+        return "the CPU has no SMAP";
+    if (wanted & WITH_NXE && !has_nx())
+        return "the CPU has no NX";
+    return NULL;
 }
 
 static void make_pages(void)
@@ -299,21 +315,48 @@ static void make_pages(void)
         ((volatile uint8_t *)frames)[PAGE_BYTES + i] = returns[i];
     page_entries = leaf(TEST_VA);
     directory_entry = entry_at(space, TEST_VA, 2);
-}
-
-static void check_setting(word parameter)
-{
-    setting = (unsigned)parameter;
-    require_setting();
-    make_pages();
     matrix_other_fault = stub_of(VECTOR_PAGE_FAULT);
     set_gate(VECTOR_PAGE_FAULT, (word)matrix_fault, 0);
     set_gate(USER_RETURN_VECTOR, (word)matrix_return, 3);
-    made = 0;
-    load_setting();
-    check_tables((word)table_of(*directory_entry));
+}
+
+static void check_all(word table)
+{
+    check_tables(table);
     check_large_pages();
     set_flag_ac(false);
+}
+
+static void check_setting(word wanted)
+{
+    const char *lack = lack_of((unsigned)wanted);
+
+    require(!lack, lack);
+    make_pages();
+    made = 0;
+    reserved_wanted = false;
+    load_setting((unsigned)wanted);
+    check_all((word)table_of(*directory_entry));
+    say("%u accesses\n", made);
+}
+
+/* Under every setting. */
+static void check_reserved(word unused)
+{
+    word table;
+
+    (void)unused;
+    require(PAGING_LEVELS == 2 || physical_address_bits() < 52, "the CPU has every address bit");
+    make_pages();
+    made = 0;
+    reserved_wanted = true;
+    table = (word)table_of(*directory_entry);
+    for (unsigned wanted = 0; wanted < SETTINGS; wanted++) {
+        if (lack_of(wanted))
+            continue;
+        load_setting(wanted);
+        check_all(table);
+    }
     say("%u accesses\n", made);
 }
 
@@ -338,16 +381,15 @@ static void name_case(char *name, unsigned of_setting)
 
 void suite_main(void)
 {
-    static struct test_case cases[SETTINGS];
-    static char names[SETTINGS][NAME_BYTES];
+    static struct test_case cases[SETTINGS + 1];
 
     every = cmdline_number("every", 1);
     if (!every)
         guest_exit(EXIT_BAD_ARGUMENTS);
-    with_reserved = !cmdline_is("reserved", "no");
     for (unsigned i = 0; i < SETTINGS; i++) {
         name_case(names[i], i);
         cases[i] = (struct test_case){names[i], check_setting, i};
     }
+    cases[SETTINGS] = (struct test_case){"matrix.reserved-bits", check_reserved, 0};
     RUN_CASES(cases);
 }

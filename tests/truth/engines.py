@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from emu.config import MIN_SHADOW_PAGES, SHADOW_SWITCHES
 from tests.truth import guest, layout
 from tests.truth.cases import Board
 
@@ -112,8 +113,11 @@ def _files(folder: Path, script: bytes) -> tuple[Path, Path]:
     return kernel, module
 
 
+# Shadow paging without its optimizations, and with room for so few shadow pages that they are recycled all the time.
+BARE = {"shadow_switches": frozenset(SHADOW_SWITCHES), "shadow_pages": MIN_SHADOW_PAGES}
 ENGINES = {
     "shadow": Engine("shadow", functools.partial(run_emu, mmu="shadow"), Board(reads_first=True)),
+    "bare": Engine("bare", functools.partial(run_emu, mmu="shadow", **BARE), Board(reads_first=True)),
     "nested": Engine(
         "nested", functools.partial(run_emu, mmu="nested"), Board(checks_pointers=False, marks_huge=True, reads_first=True)
     ),
