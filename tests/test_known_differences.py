@@ -10,7 +10,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
-ROW = re.compile(r"\| `([a-z0-9]+\.[a-z0-9-]+)` \| [^|]+ \| ([^|]+) \| ([^|]+) \| ([^|]+) \| [^|]+ \|$", re.MULTILINE)
+ROW = re.compile(r"\| `([a-z0-9]+\.[a-z0-9*-]+)` \| [^|]+ \| ([^|]+) \| ([^|]+) \| ([^|]+) \| [^|]+ \|$", re.MULTILINE)
 FOLLOWS, DOES_NOT = "yes", "**no**"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from dataclasses import replace
 
 from emu import events
@@ -108,13 +109,15 @@ def _beside_qemu(job: Job) -> Result:
 def _unexpected_checks(known: tuple[str, ...], ours: Finished, theirs: qemu.QemuRun) -> list[str]:
     """Checks that differ and are not known to, and those that do no more; one that QEMU did not come to differs."""
     here, there = ({check.name: check for check in read_checks(serial)[0]} for serial in (ours.serial, theirs.serial))
-    differing = {name: check for name, check in (there | here).items() if here.get(name) != there.get(name)}
-    found = [
-        f"QEMU: check {name}: emu {_said(here.get(name))}, QEMU {_said(there.get(name))}"
-        for name in differing
-        if name not in known
-    ]
-    return found + [f"QEMU: check {name}: expected to differ, it does not" for name in known if name not in differing]
+    found, unused = [], set(known)
+    for name in there | here:
+        patterns = {pattern for pattern in known if fnmatch.fnmatchcase(name, pattern)}
+        if here.get(name) == there.get(name):
+            found += [f"QEMU: check {name}: expected to differ, it does not"] if patterns else []
+        elif not patterns:
+            found.append(f"QEMU: check {name}: emu {_said(here.get(name))}, QEMU {_said(there.get(name))}")
+        unused -= patterns
+    return found + [f"QEMU: check {pattern}: expected to differ, the guest has none" for pattern in known if pattern in unused]
 
 
 def _said(check: Check | None) -> str:

@@ -214,12 +214,17 @@ static void read_by_bp(word va)
     __asm__ volatile("pushq %%rbp; movq %0, %%rbp; movq (%%rbp), %%rax; popq %%rbp" : : "r"(va) : "rax");
 }
 
-static void check_canonical_stack(word unused)
+static void check_canonical_base(word unused)
+{
+    (void)unused;
+    expect_trap("read by RBP", try(read_by_bp, NOT_CANONICAL), VECTOR_STACK, 0);
+}
+
+static void check_canonical_push(word unused)
 {
     static const uint8_t push[CODE_BYTES] = {0x48, 0xC7, 0xC4, 0, 0, 0, 0, 0x48, 0x0F, 0xBA, 0xEC, 62, 0x50}; /* RSP = 1 << 62 */
 
     (void)unused;
-    expect_trap("read by RBP", try(read_by_bp, NOT_CANONICAL), VECTOR_STACK, 0);
     expect_trap("PUSH", run_in_user(push), VECTOR_STACK, 0);
 }
 
@@ -613,17 +618,28 @@ static void far_call(word offset)
     __asm__ volatile("lcall *%0" : : "m"(pointer) : "memory");
 }
 
-/* Sixteen bytes of code: a jump beyond them, and running on beyond them. */
-static void check_code_limit(word unused)
+/* Sixteen bytes of code, in a page that has a return behind them too. */
+static void make_short_code(void)
 {
     uint8_t *code = (uint8_t *)map_new(TEST_VA, 0);
 
-    (void)unused;
     memset(code, 0x90, 32);
     code[0] = code[32] = 0xCB; /* RETF */
     gdt[SPARE_SELECTOR / 8] = descriptor(TEST_VA, 0xF, 0x9B, 4);
+}
+
+static void check_code_limit(word unused)
+{
+    (void)unused;
+    make_short_code();
     expect_none("far call within the limit", try(far_call, 0));
     expect_trap("far call beyond the limit", try(far_call, 0x10), VECTOR_PROTECTION, 0);
+}
+
+static void check_running_on(word unused)
+{
+    (void)unused;
+    make_short_code();
     expect_trap("running on beyond the limit", try(far_call, 1), VECTOR_PROTECTION, 0);
 }
 
@@ -665,13 +681,15 @@ static const struct test_case cases[] = {
 #if PAGING_LEVELS == 4
     {"checks.single-step-over-syscall", check_step_over_syscall, 0},
     {"checks.debug-register-reserved-bits", check_debug_reserved, 0},
-    {"checks.canonical-stack", check_canonical_stack, 0},
+    {"checks.canonical-stack", check_canonical_base, 0},
+    {"checks.canonical-push", check_canonical_push, 0},
     {"checks.canonical-jump", check_canonical_jump, 0},
     {"checks.canonical-tables", check_canonical_tables, 0},
     {"checks.canonical-msrs", check_canonical_msrs, 0},
 #else
     {"checks.descriptor-kept", check_descriptor_kept, 0},
     {"checks.code-limit", check_code_limit, 0},
+    {"checks.running-on-beyond-the-limit", check_running_on, 0},
     {"checks.stack-limit", check_stack_limit, 0},
 #endif
 };
