@@ -9,7 +9,7 @@ from __future__ import annotations
 from emu.machine import control as cbw
 from emu.machine import env
 from emu.machine import paging as pg
-from emu.machine.native import compiled, load8, store8
+from emu.machine.native import compiled, load8, load16, load32, load64, store8, store32, store64
 from emu.vm import code, pmap, rows, sync, walk
 
 OK = -1  # no fault
@@ -55,8 +55,13 @@ def store_bytes(cb: object, pa: int, size: int, value: int) -> bool:
     follow = must_follow(cb, slot)
     if follow:
         sync.copy_page(page, cb[cbw.CODE_COPY])
-    for byte in range(size):
-        store8(at + byte, value >> 8 * byte & 0xFF)
+    if size == 8:
+        store64(at, value)
+    elif size == 4:
+        store32(at, value)
+    else:
+        for byte in range(size):
+            store8(at + byte, value >> 8 * byte & 0xFF)
     if follow:
         sync.page_changed(cb, slot, cb[cbw.CODE_COPY], pa & ~0xFFF)
     return True
@@ -99,18 +104,35 @@ def store_in_page(cb: object, pa: int, source: int, size: int) -> bool:
 
 
 @compiled
+def load_within_page(cb: object, pa: int, size: int) -> int:
+    """1, 2, 4 or 8 bytes of guest-physical memory that lie in one page."""
+    at = pmap.address_to_read(cb, pa)
+    if at == pmap.READS_ZERO:
+        return 0
+    if at == pmap.READS_ONES:
+        return -1 if size == 8 else (1 << 8 * size) - 1
+    return load64(at) if size == 8 else load32(at) if size == 4 else load16(at) if size == 2 else load8(at)
+
+
+@compiled
 def linear_load(cb: object, va: int, size: int, kind: int) -> tuple[int, int]:
-    """(fault, value) of a load at a linear address; `kind` as for a walk, `fault` OK or what the walk found."""
+    """(fault, value) of a load of 1, 2, 4 or 8 bytes at a linear address; `kind` as for a walk, `fault` OK or what the walk found."""
+    mask = env.system_mask(cb[cbw.ENV])
     value = 0
-    ppn = -1
-    for byte in range(size):
-        at = va + byte & env.system_mask(cb[cbw.ENV])
-        if ppn < 0 or not at & 0xFFF:
-            fault, ppn, _access, _size = walk.walk(cb, at, kind, True)
-            if fault != walk.NO_FAULT:
-                cb[cbw.EXIT_INFO] = at
-                return fault, 0
-        value |= load_byte(cb, ppn << 12 | at & 0xFFF) << 8 * byte
+    done = 0
+    while done < size:
+        at = va + done & mask
+        fault, ppn, _access, _size = walk.walk(cb, at, kind, True)
+        if fault != walk.NO_FAULT:
+            cb[cbw.EXIT_INFO] = at
+            return fault, 0
+        pa = ppn << 12 | at & 0xFFF
+        if size <= 0x1000 - (at & 0xFFF) and done == 0:
+            return OK, load_within_page(cb, pa, size)
+        part = min(size - done, 0x1000 - (at & 0xFFF))
+        for byte in range(part):
+            value |= load_byte(cb, pa + byte) << 8 * (done + byte)
+        done += part
     return OK, value
 
 

@@ -224,7 +224,7 @@ def clear_single_step_status(cb: object) -> None:
 def store_to_table(cb: object, va: int, slot: int, access: int) -> bool:
     """A store to a traced guest table: trace it, or let the table go out of sync; true if it needs no writable entry any more."""
     options = cb[cbw.SHADOW_OPTIONS]
-    if sync.add_flood(cb, slot) > sync.FLOOD_LIMIT:
+    if sync.add_flood(cb, slot) > sync.FLOOD_LIMIT or is_repeated_store(cb):
         leaf_only = rows.only_leaf_tables(cb, slot)
         if options & sync.UNSYNC and leaf_only and sync.begin_unsync(cb, slot):
             return False
