@@ -71,6 +71,7 @@ def boot(
     tables: Annotated[
         str | None, typer.Option(metavar="[=AT]", help="Print the page tables at the end, or at a virtual time.")
     ] = None,
+    vga: Annotated[bool, typer.Option("--vga", help="Print the text on the screen at the end.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print a summary object as the last line of output.")] = False,
     raw_exit: Annotated[bool, typer.Option("--raw-exit", help="Exit value 0 ends with status 1, as in QEMU.")] = False,
     no_reboot: Annotated[bool, typer.Option("--no-reboot", help="A reset by the guest ends the run.")] = False,
@@ -104,6 +105,7 @@ def boot(
         as_json=json,
         raw_exit=raw_exit,
         no_reboot=no_reboot,
+        shows_screen=vga,
         quiet=quiet,
     )
     return run_boot(options)
