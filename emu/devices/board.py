@@ -9,6 +9,7 @@ from typing import Protocol
 from emu.devices import apic, cmos, debug, ioapic
 from emu.devices.clock import NEVER, Clock
 from emu.devices.fw_cfg import FwCfg, GuestMemory
+from emu.devices.ide import EmptyIde
 from emu.devices.keyboard import KeyboardController
 from emu.devices.mmio import MmioBus
 from emu.devices.pic import PicPair
@@ -77,6 +78,9 @@ class Board:
         self.ports.register(cmos.PORTS, self.rtc)
         for ports in FwCfg.PORTS:
             self.ports.register(ports, self.fw_cfg, sizes=FwCfg.SIZES)
+        ide = EmptyIde()
+        for ports in EmptyIde.PORTS:
+            self.ports.register(ports, ide, sizes=EmptyIde.SIZES)
         self.ports.register(AbsentPci.PORTS, AbsentPci(), sizes=AbsentPci.SIZES)
         self.ports.register(debug.EXIT_PORTS, debug.DebugExit(signals.exit), sizes=debug.DebugExit.SIZES)
         self.ports.register(debug.CONSOLE_PORTS, debug.DebugConsole(signals.debug_output))
