@@ -113,12 +113,13 @@ def boot(
 
 @app.command()
 def guests() -> None:
-    """List the guests that come with emu."""
+    """List the guests that come with emu, and after them the disks for --boot-disk."""
     from emu import images  # noqa: PLC0415
 
-    known = images.guests()
-    width = max(len(info.name) for info in known)
-    write_out("".join(f"{info.name:<{width}}  {info.description}\n" for info in known).encode())
+    known = [(info, info.description) for info in images.guests()]
+    known += [(info, f"{info.description} (--boot-disk)") for info in images.disks()]
+    width = max(len(info.name) for info, _ in known)
+    write_out("".join(f"{info.name:<{width}}  {description}\n" for info, description in known).encode())
 
 
 @app.command("test")

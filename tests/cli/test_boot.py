@@ -365,7 +365,9 @@ def test_events_select() -> None:
 def test_guests_are_listed() -> None:
     run = emu("guests")
     assert run.returncode == 0
-    assert [line.split()[0] for line in run.stdout.splitlines()][:3] == ["hello", "paging", "processes"]
+    lines = run.stdout.splitlines()
+    assert [line.split()[0] for line in lines][:3] == ["hello", "paging", "processes"]
+    assert [line.split()[0] for line in lines if line.endswith("(--boot-disk)")] == ["bootsector"]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["boot", "--help"], ["guests", "--help"]])
