@@ -26,7 +26,7 @@ def load_script(path: Path) -> ModuleType:
 
 
 def build_images(root: Path) -> None:
-    """Make every guest, the ROM and the index of guests in emu/images/ of a checkout, replacing what is there."""
+    """Make every guest, the ROM and their index in emu/images/ of a checkout, replacing what is there."""
     target = root / IMAGES
     scratch = target.with_name("images.new")
     shutil.rmtree(scratch, ignore_errors=True)
@@ -36,6 +36,7 @@ def build_images(root: Path) -> None:
     guests.build_disks(scratch)
     load_script(root / "firmware" / "build.py").build(scratch)
     index = [{"name": guest.name, "description": guest.description} for guest in guests.guests()]
+    index += [{"name": disk.name, "description": disk.description, "is_disk": True} for disk in guests.disks()]
     (scratch / "guests.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     scratch.rename(target)

@@ -10,13 +10,13 @@ from pathlib import Path
 from emu.errors import EmuError, UsageError
 
 FOLDER = Path(__file__).resolve().parent / "images"
-INDEX = "guests.json"  # [{"name", "description"}]
+INDEX = "guests.json"  # [{"name", "description"}]; a boot disk has "is_disk": true too
 ROM = "firmware.rom"
 
 
 @dataclass(frozen=True)
 class GuestInfo:
-    """A guest kernel."""
+    """A guest kernel, or a disk to boot from."""
 
     name: str
     description: str
@@ -27,13 +27,23 @@ def _missing() -> EmuError:
     return EmuError(f"{FOLDER}: guests or boot ROM missing, since emu was not built; install it again, or use scripts/emu")
 
 
-def guests() -> list[GuestInfo]:
-    """All guests, in the order of guests.toml; raises EmuError when the package was not built."""
+def _listed(suffix: str, *, are_disks: bool) -> list[GuestInfo]:
     try:
         entries = json.loads((FOLDER / INDEX).read_text(encoding="utf-8"))
     except OSError as error:
         raise _missing() from error
-    return [GuestInfo(entry["name"], entry["description"], FOLDER / f"{entry['name']}.elf") for entry in entries]
+    wanted = (entry for entry in entries if entry.get("is_disk", False) == are_disks)
+    return [GuestInfo(entry["name"], entry["description"], FOLDER / (entry["name"] + suffix)) for entry in wanted]
+
+
+def guests() -> list[GuestInfo]:
+    """All guest kernels, in the order of guests.toml; raises EmuError when the package was not built."""
+    return _listed(".elf", are_disks=False)
+
+
+def disks() -> list[GuestInfo]:
+    """All boot disks, in the order of guests.toml; raises EmuError when the package was not built."""
+    return _listed(".img", are_disks=True)
 
 
 def guest(name: str) -> Path:

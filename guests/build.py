@@ -101,6 +101,21 @@ def guests() -> list[Guest]:
 
 
 @dataclass(frozen=True)
+class Disk:
+    """One boot disk of guests.toml."""
+
+    name: str
+    source: str  # relative to SOURCE_DIR
+    description: str  # one line, for `emu guests`
+
+
+def disks() -> list[Disk]:
+    """The boot disks in the order of guests.toml."""
+    table = tomllib.loads((SOURCE_DIR / "guests.toml").read_text(encoding="utf-8"))
+    return [Disk(entry["name"], entry["source"], entry["description"]) for entry in table["disk"]]
+
+
+@dataclass(frozen=True)
 class SuiteGuest:
     """One line of suite/guests.toml: a theme of tests, built once for each format."""
 
@@ -158,10 +173,9 @@ def _build_format(name: str, scratch: Path, out_dir: Path) -> list[Path]:
 
 def build_disks(out_dir: Path) -> list[Path]:
     """Make the boot disks of guests.toml in `out_dir` and return the files; raises BuildError."""
-    table = tomllib.loads((SOURCE_DIR / "guests.toml").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory(prefix="emu-disks-") as scratch:
         toolchain = _Toolchain(Path(scratch), Path(scratch) / "objects", TARGET_32_FLAGS, "elf_i386")
-        return [toolchain.link_disk(disk["source"], out_dir / f"{disk['name']}.img") for disk in table["disk"]]
+        return [toolchain.link_disk(disk.source, out_dir / f"{disk.name}.img") for disk in disks()]
 
 
 def _sources_in(folder: str) -> list[str]:

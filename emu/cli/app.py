@@ -71,6 +71,7 @@ def boot(
     tables: Annotated[
         str | None, typer.Option(metavar="[=AT]", help="Print the page tables at the end, or at a virtual time.")
     ] = None,
+    vga: Annotated[bool, typer.Option("--vga", help="Print the text on the screen at the end.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print a summary object as the last line of output.")] = False,
     raw_exit: Annotated[bool, typer.Option("--raw-exit", help="Exit value 0 ends with status 1, as in QEMU.")] = False,
     no_reboot: Annotated[bool, typer.Option("--no-reboot", help="A reset by the guest ends the run.")] = False,
@@ -104,6 +105,7 @@ def boot(
         as_json=json,
         raw_exit=raw_exit,
         no_reboot=no_reboot,
+        shows_screen=vga,
         quiet=quiet,
     )
     return run_boot(options)
@@ -111,12 +113,13 @@ def boot(
 
 @app.command()
 def guests() -> None:
-    """List the guests that come with emu."""
+    """List the guests that come with emu, and after them the disks for --boot-disk."""
     from emu import images  # noqa: PLC0415
 
-    known = images.guests()
-    width = max(len(info.name) for info in known)
-    write_out("".join(f"{info.name:<{width}}  {info.description}\n" for info in known).encode())
+    known = [(info, info.description) for info in images.guests()]
+    known += [(info, f"{info.description} (--boot-disk)") for info in images.disks()]
+    width = max(len(info.name) for info, _ in known)
+    write_out("".join(f"{info.name:<{width}}  {description}\n" for info, description in known).encode())
 
 
 @app.command("test")

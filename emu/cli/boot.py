@@ -16,6 +16,7 @@ from rich.table import Table
 
 from emu.cli.console import HostConsole, write_out
 from emu.config import VmConfig
+from emu.devices import vga
 from emu.errors import OutputError
 from emu.events import Outcome
 from emu.machine import crash, native
@@ -49,6 +50,7 @@ class BootOptions:
     as_json: bool
     raw_exit: bool
     no_reboot: bool
+    shows_screen: bool
     quiet: bool
 
 
@@ -109,6 +111,8 @@ def boot(options: BootOptions) -> int:
         vm.stop_event(stop)
     if options.tables == AT_END:
         _print_tables(vm)
+    if options.shows_screen:
+        _print_screen(vm)
     status = exit_status(stop, raw=options.raw_exit)
     if not options.quiet:
         _print_summary(vm, stop)
@@ -161,6 +165,8 @@ def summary(vm: Any, stop: Any, options: BootOptions, status: int) -> dict[str, 
         "status": status,
         "instructions": vm.retired_insns,
         "virtual_time": vm.virtual_time,
+        "post_code": vm.board.system.post_code,
+        "screen": None if (screen := vm.screen()) is None else [line.rstrip() for line in screen],
         "counters": counters.counters(vm.control, vm.state.counters),
     }
 
@@ -193,4 +199,11 @@ def _print_tables(vm: Any) -> None:
     vm.flush_events()
     title = f"page tables at virtual time {vm.virtual_time}, CR3 {vm.guest_cr3:08x}, {vm.config.mmu} paging"
     lines = tables_text.table_lines(tables.ranges(vm.state), title=title)
+    write_out(("\n".join(lines) + "\n").encode())
+
+
+def _print_screen(vm: Any) -> None:
+    screen = vm.screen() or [" " * vga.COLUMNS] * vga.ROWS
+    edge = "─" * vga.COLUMNS
+    lines = [f"┌{edge}┐", *(f"│{line}│" for line in screen), f"└{edge}┘"]
     write_out(("\n".join(lines) + "\n").encode())

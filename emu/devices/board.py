@@ -9,6 +9,7 @@ from typing import Protocol
 from emu.devices import apic, cmos, debug, ioapic
 from emu.devices.clock import NEVER, Clock
 from emu.devices.fw_cfg import FwCfg, GuestMemory
+from emu.devices.ide import EmptyIde
 from emu.devices.keyboard import KeyboardController
 from emu.devices.mmio import MmioBus
 from emu.devices.pic import PicPair
@@ -17,6 +18,7 @@ from emu.devices.ports import PortBus
 from emu.devices.printer import Printer
 from emu.devices.system import AbsentPci, SystemPorts
 from emu.devices.uart import Uart
+from emu.devices.vga import Vga
 
 COM1_BASE = 0x3F8
 IRQ_TIMER, IRQ_COM1, IRQ_RTC = 0, 4, 8
@@ -67,14 +69,18 @@ class Board:
         self.keyboard = KeyboardController(signals.reset)
         self.system = SystemPorts(signals.reset)
         self.printer = Printer()
+        self.vga = Vga(clock, rate)
         self.fw_cfg = FwCfg(settings.firmware_files, settings.memory_bytes, memory)
-        for device in (self.pic, self.pit, self.keyboard, self.system, self.printer):
+        for device in (self.pic, self.pit, self.keyboard, self.system, self.printer, self.vga):
             for ports in device.PORTS:
                 self.ports.register(ports, device)
         self.ports.register(self.uart.ports, self.uart)
         self.ports.register(cmos.PORTS, self.rtc)
         for ports in FwCfg.PORTS:
             self.ports.register(ports, self.fw_cfg, sizes=FwCfg.SIZES)
+        ide = EmptyIde()
+        for ports in EmptyIde.PORTS:
+            self.ports.register(ports, ide, sizes=EmptyIde.SIZES)
         self.ports.register(AbsentPci.PORTS, AbsentPci(), sizes=AbsentPci.SIZES)
         self.ports.register(debug.EXIT_PORTS, debug.DebugExit(signals.exit), sizes=debug.DebugExit.SIZES)
         self.ports.register(debug.CONSOLE_PORTS, debug.DebugConsole(signals.debug_output))
@@ -82,7 +88,7 @@ class Board:
 
     def reset(self) -> None:
         """Power-on state of every device. Interrupt controllers come last: the others' lines going to their levels are no requests."""
-        for device in (self.pit, self.uart, self.rtc, self.keyboard, self.system, self.printer, self.fw_cfg):
+        for device in (self.pit, self.uart, self.rtc, self.keyboard, self.system, self.printer, self.vga, self.fw_cfg):
             device.reset()
         for controller in (self.pic, self.ioapic, self.apic):
             controller.reset()

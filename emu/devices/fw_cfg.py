@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from typing import Protocol
 
 PORT_SELECTOR, PORT_DATA, PORT_DMA_HIGH, PORT_DMA_LOW = 0x510, 0x511, 0x514, 0x518
-KEY_SIGNATURE, KEY_ID, KEY_RAM_BYTES, KEY_CPUS, KEY_DIRECTORY, KEY_FIRST_FILE = 0x00, 0x01, 0x03, 0x05, 0x19, 0x20
+KEY_SIGNATURE, KEY_ID, KEY_RAM_BYTES, KEY_CPUS, KEY_MAX_CPUS = 0x00, 0x01, 0x03, 0x05, 0x0F
+KEY_CMDLINE_BYTES, KEY_CMDLINE, KEY_DIRECTORY, KEY_FIRST_FILE = 0x14, 0x15, 0x19, 0x20
+CMDLINE_FILE = "opt/emu/cmdline"  # the kernel's command line with its NUL, which has keys of its own in QEMU
 ID_TRADITIONAL_AND_DMA = 3
 DMA_SIGNATURE = 0x51454D5520434647  # "QEMU CFG"
 DMA_ERROR, DMA_READ, DMA_SKIP, DMA_SELECT, DMA_WRITE = 0x01, 0x02, 0x04, 0x08, 0x10
@@ -46,7 +48,11 @@ class FwCfg:
             KEY_ID: struct.pack("<I", ID_TRADITIONAL_AND_DMA),
             KEY_RAM_BYTES: struct.pack("<Q", memory_bytes),
             KEY_CPUS: struct.pack("<H", 1),
+            KEY_MAX_CPUS: struct.pack("<H", 1),
         }
+        if CMDLINE_FILE in files:
+            self._items[KEY_CMDLINE_BYTES] = struct.pack("<I", len(files[CMDLINE_FILE]))
+            self._items[KEY_CMDLINE] = files[CMDLINE_FILE]
         for key, name in enumerate(names, KEY_FIRST_FILE):
             self._items[key] = files[name]
             directory += struct.pack(f">IHH{NAME_BYTES}s", len(files[name]), key, 0, name.encode())

@@ -23,6 +23,7 @@ class SystemPorts:
 
     def __init__(self, reset_machine: Callable[[], None]) -> None:
         self._reset_machine = reset_machine
+        self.post_code: int | None = None  # the last one, which a display would go on showing over a reset
         self.reset()
 
     def reset(self) -> None:
@@ -37,6 +38,8 @@ class SystemPorts:
         """OUT."""
         before = self._values[port]
         self._values[port] = value & {PORT_FAST_A20: FAST_A20, PORT_RESET: RESET_KIND | RESET_NOW}.get(port, 0xFF)
+        if port == PORT_POST:
+            self.post_code = value
         fast = port == PORT_FAST_A20 and value & FAST_RESET
         if fast or (port == PORT_RESET and value & ~before & RESET_NOW):
             self._reset_machine()

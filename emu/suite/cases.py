@@ -247,8 +247,9 @@ class _Reader:
     def disk(self, key: str, value: Any) -> Path:
         """A disk image beside the suite, or one that comes with emu."""
         beside = self.file(key, value)
-        known = images.FOLDER / f"{value}.img"
-        return known if not beside.exists() and "/" not in value and known.is_file() else beside
+        if beside.exists() or "/" in value or "." in value:
+            return beside
+        return {info.name: info.path for info in images.disks()}.get(str(value), beside)
 
     def files(self, key: str, value: Any) -> tuple[Path, ...]:
         return tuple(self.file(key, item) for item in self.texts(key, value))

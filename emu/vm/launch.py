@@ -43,8 +43,7 @@ def find_image(guest: str) -> Path:
 
 def find_disk(disk: Path) -> Path:
     """A boot disk that comes with emu by its name, else a file."""
-    known = images.FOLDER / f"{disk}.img"
-    return known if "/" not in str(disk) and known.is_file() else disk
+    return {info.name: info.path for info in images.disks()}.get(str(disk), disk)
 
 
 def boot_files(what: Boot, memory_bytes: int) -> dict[str, bytes]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from emu import events
 from emu.config import Mmu, VmConfig
+from emu.devices import vga
 from emu.machine import control as cbw
 from emu.machine.memory import FrameUse, MachineMemory
 from emu.units import KIB, MPN, PAGE_BYTES, pages_of
@@ -16,7 +17,8 @@ from emu.vm import clock, pmap, shadow, step_records
 from emu.vm.rows import ENTRIES, LINK_WORDS, NEXT_FREE, ROW_WORDS
 from emu.vm.rows import FRAME as ROW_FRAME
 
-VIDEO_FIRST_PPN = 640 * KIB // PAGE_BYTES  # from here to the ROM: nothing on this board
+VIDEO_FIRST_PPN = 640 * KIB // PAGE_BYTES  # from here to the ROM: only text memory, which is plain RAM
+TEXT_PPNS = slice(vga.TEXT_ADDRESSES.start // PAGE_BYTES, vga.TEXT_ADDRESSES.stop // PAGE_BYTES)
 ROM_END_PPN = 1024 * KIB // PAGE_BYTES
 ONE_MIB_PAGES = 1024 * KIB // PAGE_BYTES
 NO_ROW = -1
@@ -68,6 +70,7 @@ class VmState:
         absent = int(self.fixed_frames[0])
         self.memory.frame(MPN(absent))[:] = 0xFF
         self.pmap[VIDEO_FIRST_PPN:ROM_END_PPN] = pmap.ABSENT << pmap.STATE_SHIFT
+        self.pmap[TEXT_PPNS] = pmap.UNALLOCATED << pmap.STATE_SHIFT
         self.pmap[self.ram_pages] = absent | pmap.ABSENT << pmap.STATE_SHIFT
         for number in range(len(pmap.DEVICE_PPNS)):
             frame = int(self.fixed_frames[3 + step_records.LIMIT + number])

@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from emu.config import VmConfig
+from emu.devices import vga
 from emu.devices.board import NEVER, Board, BoardSettings
 from emu.errors import BrokenInvariantError, MachineMemoryError
 from emu.events import Kind, Outcome
@@ -27,7 +28,7 @@ from emu.units import PAGE_BYTES
 from emu.vm import access, block_hook, clock, deliver, exits, handler, nested, pmap, reasons, reclaim, record, registers, shadow
 from emu.vm.exits import ExitContext, Stop
 from emu.vm.msr import MsrFile
-from emu.vm.state import NO_ROW, VmState
+from emu.vm.state import NO_ROW, TEXT_PPNS, VmState
 
 SLICE_INSNS = 1_000_000  # of virtual time between two looks at the outside world: some 10 ms
 INPUT_INSNS = 1000  # between two bytes of serial input: about 100,000 baud
@@ -275,6 +276,12 @@ class VirtualMachine:
     def guest_cr3(self) -> int:
         """The guest's CR3."""
         return int(self.control[cbw.GUEST_CR3])
+
+    def screen(self) -> list[str] | None:
+        """The lines of text on the screen; None if no page of its memory was ever touched."""
+        if not (self.state.pmap[TEXT_PPNS] >> pmap.STATE_SHIFT & pmap.STATE_MASK != pmap.UNALLOCATED).any():
+            return None
+        return vga.screen_text(self.read_physical, self.board.vga.start_address)
 
     def _enter_guest(self) -> None:
         control = self.control

@@ -299,6 +299,33 @@ def test_json_agrees_with_the_summary() -> None:
             assert words[words.index(name) + 1] == f"{count:,}"
 
 
+def test_the_screen_of_a_boot_sector() -> None:
+    run = emu("boot", "--boot-disk", "bootsector", "--vga", "--json", "--quiet")
+    *_, told = run.stdout.splitlines()
+    frame = run.stdout.splitlines()[-28:-1]
+    assert frame[0] == f"┌{'─' * 80}┐"
+    assert frame[1] == f"│{'base     length   type':80}│"
+    assert [line[1:-1].rstrip() for line in frame[1:-1]] == json.loads(told)["screen"]
+
+
+def test_a_guest_without_a_screen(tmp_path: Path) -> None:
+    run = emu("boot", flat_kernel(tmp_path, exit_code(0)), "--vga", "--json", "-q")
+    assert run.stdout.splitlines()[1:-2] == [f"│{' ' * 80}│"] * 25
+    told = json.loads(run.stdout.splitlines()[-1])
+    assert (told["screen"], told["post_code"]) == (None, None)
+
+
+@pytest.mark.parametrize("mmu", ["shadow", "nested"])
+def test_text_memory_is_memory(mmu: str, tmp_path: Path) -> None:
+    """A kernel writes "A" to the second row, scrolls by one row, reads its letter back and shows it as POST code."""
+    store = b"\x66\xc7\x05\xa0\x80\x0b\x00\x41\x07"  # movw $0x741, 0xb80a0
+    scroll = b"\x66\xba\xd4\x03\x66\xb8\x0d\x50\x66\xef"  # outw $0x500d to 3D4
+    show = b"\xa0\xa0\x80\x0b\x00\xe6\x80"  # mov 0xb80a0, %al; outb to 80
+    run = emu("boot", flat_kernel(tmp_path, store + scroll + show + exit_code(0)), "--json", "-q", "--mmu", mmu)
+    told = json.loads(run.stdout)
+    assert (told["post_code"], told["screen"]) == (0x41, ["A"] + [""] * 24)
+
+
 def test_json_is_the_same_in_two_runs() -> None:
     assert emu("boot", "paging", "--json").stdout == emu("boot", "paging", "--json").stdout
 
@@ -338,7 +365,9 @@ def test_events_select() -> None:
 def test_guests_are_listed() -> None:
     run = emu("guests")
     assert run.returncode == 0
-    assert [line.split()[0] for line in run.stdout.splitlines()][:3] == ["hello", "paging", "processes"]
+    lines = run.stdout.splitlines()
+    assert [line.split()[0] for line in lines][:3] == ["hello", "paging", "processes"]
+    assert [line.split()[0] for line in lines if line.endswith("(--boot-disk)")] == ["bootsector"]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["boot", "--help"], ["guests", "--help"]])

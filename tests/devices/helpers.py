@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from emu.devices.board import Board, BoardSettings
@@ -66,9 +67,9 @@ class BenchSignals:
 class Bench:
     """The board and its surroundings."""
 
-    def __init__(self, insns_per_second: int = INSNS_PER_SECOND) -> None:
+    def __init__(self, insns_per_second: int = INSNS_PER_SECOND, files: Mapping[str, bytes] = FILES) -> None:
         self.clock, self.memory, self.signals = BenchClock(), BenchMemory(), BenchSignals()
-        settings = BoardSettings(insns_per_second, RAM_BYTES, START_TIME, FILES)
+        settings = BoardSettings(insns_per_second, RAM_BYTES, START_TIME, files)
         self.board = Board(settings, self.clock, self.memory, self.signals)
 
     def read(self, port: int, size: int = 1) -> int:

@@ -37,6 +37,15 @@ def test_numbered_items(bench: Bench) -> None:
     assert item(bench, 0x01, 4) == struct.pack("<I", 3)
     assert item(bench, 0x03, 8) == struct.pack("<Q", RAM_BYTES)
     assert item(bench, 0x05, 2) == struct.pack("<H", 1)
+    assert item(bench, 0x0F, 2) == struct.pack("<H", 1)
+
+
+def test_command_line_has_keys_as_in_qemu() -> None:
+    with_kernel = Bench(files=FILES | {"opt/emu/cmdline": b"kernel one\0"})
+    assert item(with_kernel, 0x14, 4) == struct.pack("<I", 11)
+    assert item(with_kernel, 0x15, 12) == b"kernel one\0\0"
+    without = Bench()
+    assert item(without, 0x14, 4) + item(without, 0x15, 4) == bytes(8)
 
 
 def test_directory_lists_files_by_name(bench: Bench) -> None:

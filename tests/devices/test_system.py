@@ -34,8 +34,11 @@ def test_looking_for_a_pci_bus_finds_none_and_does_not_reset(bench: Bench) -> No
 
 
 def test_post_code_reads_back(bench: Bench) -> None:
+    assert bench.board.system.post_code is None
     bench.write(0x80, 0x5A)
     assert bench.read(0x80) == 0x5A
+    bench.board.reset()
+    assert bench.board.system.post_code == 0x5A
 
 
 def test_debug_exit_takes_any_size_whole(bench: Bench) -> None:
