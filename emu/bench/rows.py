@@ -26,6 +26,7 @@ from emu.bench.harness import (
 )
 from emu.bench.plain import PEER, run_plain
 from emu.bench.suite_rows import matrix, suite
+from emu.bench.switch_rows import SWITCH_BENCHMARKS
 from emu.config import Mmu, VmConfig
 from emu.errors import EmuError
 from emu.events import Kind
@@ -207,6 +208,7 @@ BENCHMARKS: dict[str, Callable[[], Row]] = {
     "wp-toggle": wp_toggle,
     "matrix": matrix,
     "suite": suite,
+    **SWITCH_BENCHMARKS,
 }
 
 __all__ = ["BENCHMARKS", "REPETITIONS", "Row"]
