@@ -6,6 +6,8 @@ from __future__ import annotations
 import functools
 import re
 import struct
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -165,3 +167,15 @@ def test_the_printed_tables_are_those_in_guest_memory(mmu: Mmu) -> None:
             printed[first + number] = (ppn + number, rights)
     assert printed == walk(vm)
     assert len(printed) > 1000
+
+
+@pytest.mark.parametrize(("form", "size"), [("32", "4M"), ("pae", "2M"), ("64", "2M")])
+def test_folded_tables_name_the_size_of_large_pages(form: str, size: str) -> None:
+    """The suite's guests map memory at its own address with large pages."""
+    done = subprocess.run(
+        [sys.executable, "-m", "emu", "boot", str(images.FOLDER / "suite" / f"bits-{form}.bin"), "--tables", "--quiet"],
+        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    tables = done.stdout[done.stdout.index("page tables at") :]
+    assert {word for word in tables.split() if word in ("2M", "4M", "1G")} == {size}

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from emu.machine.paging import PRESENT
 from emu.trace.text import entry_flags
+from emu.units import GIB, MIB
 from emu.vm.tables import NO_MPN, Range
 
+LARGE_PAGES = {2 * MIB: " 2M", 4 * MIB: " 4M", GIB: " 1G"}
 HEADINGS = ("VPN", "pages", "guest", "PPN", "shadow", "MPN", "state")
 
 
@@ -26,7 +28,7 @@ def _row(part: Range) -> tuple[str, ...]:
     return (
         _span(part.vpn, part.pages),
         str(part.pages),
-        guest + (" 4M" if part.is_large else ""),
+        guest + LARGE_PAGES.get(part.mapped_by, ""),
         _span(part.ppn, part.pages),
         entry_flags(part.shadow_flags) if part.shadow_flags else "-",
         mpn,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from emu.config import Mmu
 from emu.machine import control as cbw
 from emu.machine import paging as pg
+from emu.units import PAGE_BYTES
 from emu.vm import nested, pmap, shadow, walk
 from emu.vm.msr import signed
 from emu.vm.state import VmState
@@ -30,7 +31,7 @@ class Range:
     pages: int
     ppn: int
     guest_flags: int  # entry bits
-    is_large: bool  # mapped by an entry for 2 MB, 4 MB or 1 GB
+    mapped_by: int  # bytes that the guest's entry maps: 4 KB, 2 MB, 4 MB or 1 GB
     mpn: int
     mpns_follow: bool
     shadow_flags: int  # entry bits of the shadow or nested leaf, 0 if there is none
@@ -51,9 +52,9 @@ def ranges(state: VmState) -> list[Range]:
 
 
 def _continues(last: Range, page: Range) -> bool:
-    same = (last.guest_flags, last.is_large, last.shadow_flags, last.state) == (
+    same = (last.guest_flags, last.mapped_by, last.shadow_flags, last.state) == (
         page.guest_flags,
-        page.is_large,
+        page.mapped_by,
         page.shadow_flags,
         page.state,
     )
@@ -65,7 +66,7 @@ def _pages(state: VmState) -> Iterator[Range]:
     if not int(control[cbw.GUEST_CR0]) & pg.CR0_PG:
         for ppn in range(state.ram_pages):
             if int(state.pmap[ppn]) >> pmap.STATE_SHIFT & pmap.STATE_MASK in (pmap.PRESENT_PAGE, pmap.ROM):
-                yield _page(state, ppn, ppn, 0, is_large=False)
+                yield _page(state, ppn, ppn, 0, PAGE_BYTES)
         return
     levels = int(control[cbw.GUEST_LEVELS])
     yield from _guest_pages(state, int(walk.root_table(control)), levels, 0, pg.WRITABLE | pg.USER, executable=True)
@@ -93,7 +94,7 @@ def _guest_pages(state: VmState, table: int, level: int, prefix: int, rights: in
         ppn = int(walk.large_frame(entry)) if legacy and large else int(walk.frame_at(signed(entry), level))
         flags = entry & ~(pg.WRITABLE | pg.USER | NX) | granted | (0 if runs else NX)
         for number in range(pages_each):
-            yield _page(state, canonical(first + number), ppn + number, flags, is_large=large)
+            yield _page(state, canonical(first + number), ppn + number, flags, pages_each * PAGE_BYTES)
 
 
 def canonical(vpn: int) -> int:
@@ -101,14 +102,14 @@ def canonical(vpn: int) -> int:
     return vpn | ((1 << 52) - 1) & ~((1 << 36) - 1) if vpn >> 35 else vpn
 
 
-def _page(state: VmState, vpn: int, ppn: int, entry: int, *, is_large: bool) -> Range:
+def _page(state: VmState, vpn: int, ppn: int, entry: int, mapped_by: int) -> Range:
     slot = int(pmap.slot_of(state.control, ppn))
     word = int(state.pmap[slot])
     kind = word >> pmap.STATE_SHIFT & pmap.STATE_MASK
     mpn = NO_MPN if kind == pmap.UNALLOCATED else word & pmap.MPN_MASK
     leaf = _leaf(state, vpn, ppn)
     flags = leaf & SHADOW_FLAGS if leaf & pg.PRESENT else 0
-    return Range(vpn, 1, ppn, entry & FLAGS, is_large, mpn, True, flags, _state_name(state, slot, word, kind))
+    return Range(vpn, 1, ppn, entry & FLAGS, mapped_by, mpn, True, flags, _state_name(state, slot, word, kind))
 
 
 def _leaf(state: VmState, vpn: int, ppn: int) -> int:
