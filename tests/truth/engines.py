@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from emu.config import MIN_SHADOW_PAGES, SHADOW_SWITCHES
@@ -35,29 +35,6 @@ class Engine:
     board: Board = Board()
 
 
-@dataclass
-class DebugConsole:
-    """A console of a VM that keeps what comes through the debug port."""
-
-    debug: bytearray = field(default_factory=bytearray)
-
-    def write(self, data: bytes) -> None:
-        """COM1 is not looked at."""
-
-    def write_debug(self, data: bytes) -> None:
-        """The guest's report."""
-        self.debug += data
-
-    def poll(self) -> bytes:
-        """No input."""
-        return b""
-
-    def idle(self, seconds: float | None) -> bool:
-        """No input comes."""
-        del seconds
-        return False
-
-
 def run_emu(script: bytes, mmu: str, **settings: object) -> tuple[bytes, str]:
     """The guest under emu; the auditor looks at what is left."""
     from emu import images
@@ -66,7 +43,7 @@ def run_emu(script: bytes, mmu: str, **settings: object) -> tuple[bytes, str]:
     from emu.events import Outcome
     from emu.machine.memory import MachineMemory
     from emu.units import MIB, PAGE_BYTES
-    from emu.vm import check, loader
+    from emu.vm import check, launch, loader
     from emu.vm.state import frames_needed
     from emu.vm.vm import VirtualMachine
 
@@ -77,7 +54,7 @@ def run_emu(script: bytes, mmu: str, **settings: object) -> tuple[bytes, str]:
         files = loader.load(kernel, memory_bytes, modules=(module,))
     rom = images.firmware()
     memory = MachineMemory(frames_needed(config, len(rom)) * PAGE_BYTES)
-    console = DebugConsole()
+    console = launch.RecordingConsole()
     vm = VirtualMachine(memory, config, rom=rom, firmware_files=files, console=console)
     vm.no_reboot = True
     try:

@@ -11,7 +11,7 @@ import functools
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from emu.config import Mmu, VmConfig
 from emu.events import Kind, Outcome
 from emu.machine.memory import MachineMemory
 from emu.units import MIB, MPN, PAGE_BYTES
-from emu.vm import check, pmap
+from emu.vm import check, launch, pmap
 from emu.vm.exits import Stop
 from emu.vm.state import frames_needed
 from emu.vm.vm import VirtualMachine
@@ -95,27 +95,6 @@ def _labels(elf: bytes) -> dict[str, int]:
 
 
 @dataclass
-class SilentConsole:
-    """No input, output is kept."""
-
-    output: bytearray = field(default_factory=bytearray)
-    debug: bytearray = field(default_factory=bytearray)
-
-    def write(self, data: bytes) -> None:
-        self.output += data
-
-    def write_debug(self, data: bytes) -> None:
-        self.debug += data
-
-    def poll(self) -> bytes:
-        return b""
-
-    def idle(self, seconds: float | None) -> bool:
-        del seconds
-        return False
-
-
-@dataclass
 class Run:
     """A run that has ended."""
 
@@ -160,7 +139,7 @@ def make(rom: bytes, mmu: Mmu = Mmu.SHADOW, **settings: Any) -> tuple[VirtualMac
     memory = MachineMemory(frames_needed(config, len(rom)) * PAGE_BYTES, debug=True)
     seen: list[np.ndarray] = []
     vm = VirtualMachine(
-        memory, config, rom=rom, firmware_files={}, console=SilentConsole(), on_events=lambda r: seen.append(r.copy())
+        memory, config, rom=rom, firmware_files={}, console=launch.RecordingConsole(), on_events=lambda r: seen.append(r.copy())
     )
     return vm, seen
 
