@@ -54,7 +54,7 @@ def test_every_combination_gives_the_same_guest(theme: str, form: str) -> None:
 
 def test_each_optimization_does_something() -> None:
     """Or the tests above would compare nothing."""
-    image = SUITE / "shapes-64.bin"
+    image = SUITE / "storms-64.bin"
     usual = run(image, frozenset()).counters
     assert all(usual[name] for name in (*COUNTERS.values(), "mmu_cache_hit"))
     assert run(image, frozenset(["no-cache"])).counters["mmu_cache_miss"] > usual["mmu_cache_miss"]
