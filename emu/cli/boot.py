@@ -23,6 +23,7 @@ from emu.machine import crash, native
 from emu.trace import counters
 from emu.vm import launch
 
+COMPILING = "emu: compiling native code, once for this version: this takes about a minute"
 STANDARD_ERROR = "-"
 AT_END = "end"
 STATUS_LIMIT, STATUS_TRIPLE_FAULT, STATUS_HALTED, STATUS_RESET, STATUS_UNSUPPORTED, STATUS_INTERRUPTED = (
@@ -125,7 +126,7 @@ def announce_compilation() -> None:
     """Say so before a first run compiles for long; compile what Python calls too, so that no later run has to."""
     if native.cache_is_warm():
         return
-    print("emu: compiling native code, once for this version: this takes up to 40 seconds", file=sys.stderr, flush=True)
+    print(COMPILING, file=sys.stderr, flush=True)
     from emu.vm import handler  # noqa: PLC0415
 
     handler.compile_for_python()

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from emu.cli.boot import COMPILING
 from emu.cli.console import write_out
 from emu.config import Mmu, VmConfig
 from emu.errors import OutputError, UsageError
@@ -103,7 +104,7 @@ def _run(options: TestOptions, jobs: list[Job]) -> tuple[list[Result], bool]:
 
 
 def _announce_compilation() -> None:
-    _complain("emu: compiling native code, once for this version: this takes up to 40 seconds\n")
+    _complain(f"{COMPILING}\n")
 
 
 def _report(options: TestOptions, results: list[Result], updated: list[str]) -> None:

@@ -20,6 +20,7 @@ from emu.vm.record import NOWHERE, emit
 CACHE, UNSYNC, PREFETCH, UPDATE, FLOOD, EMULATE = 1, 2, 4, 8, 16, 32  # bits of SHADOW_OPTIONS (see `emu.vm.shadow`)
 PAGE, LINE = 4096, 64  # bytes
 FLOOD_LIMIT = 3  # stores to a table without a use between them, after which it is not worth an exit each
+CLEAN_SYNCS = 4  # reads without a change after which a table is traced again: a fork loads CR3 three times
 _UPDATE, _PTE_WRITE, _UNSYNC, _SYNC = int(Kind.SHADOW_UPDATE), int(Kind.PTE_WRITE), int(Kind.UNSYNC), int(Kind.SYNC)
 
 
@@ -134,7 +135,10 @@ def is_line_alike(a: int, b: int) -> bool:
 
 @compiled
 def add_flood(cb: object, slot: int) -> int:
-    """Count a store to a traced table; returns the stores since any entry of it was last used."""
+    """Count a store to a traced table; returns the stores since any entry of it was last used.
+
+    For a table that is out of sync it counts the times that it was read again and had not changed.
+    """
     least = FLOOD_LIMIT + 1
     row = load32(cb[cbw.TABLES] + 4 * slot) - 1
     while row >= 0:
@@ -144,6 +148,16 @@ def add_flood(cb: object, slot: int) -> int:
             least = min(least, flood)
         row = rows.row_word(cb, row, rows.NEXT_IN_SLOT) - 1
     return least
+
+
+@compiled
+def clear_flood(cb: object, slot: int) -> None:
+    """Begin a count of `add_flood` anew."""
+    row = load32(cb[cbw.TABLES] + 4 * slot) - 1
+    while row >= 0:
+        if rows.is_traced_role(rows.row_word(cb, row, rows.ROLE)):
+            rows.set_row_word(cb, row, rows.FLOOD, 0)
+        row = rows.row_word(cb, row, rows.NEXT_IN_SLOT) - 1
 
 
 @compiled
@@ -265,13 +279,17 @@ def sync_pointers(cb: object) -> None:
 
 @compiled
 def sync_all(cb: object) -> None:
-    """The guest flushed its TLB: read all out-of-sync tables; those that did not change are traced again."""
+    """The guest flushed its TLB: read all out-of-sync tables; those that stayed as they were for a while are traced again."""
     sync_pointers(cb)
     if not cb[cbw.UNSYNC_COUNT]:
         return
     for index in range(cb[cbw.UNSYNC_MAX]):
         slot = load32(cb[cbw.UNSYNC_ROWS] + 4 * index) - 1
-        if slot >= 0 and sync_slot(cb, slot) == 0:
+        if slot < 0:
+            continue
+        if sync_slot(cb, slot):
+            clear_flood(cb, slot)
+        elif add_flood(cb, slot) >= CLEAN_SYNCS:
             end_unsync(cb, slot)
 
 
