@@ -110,6 +110,21 @@ class Calibration:
     cc_op_eflags: int
     msrs: dict[int, int]  # number to place, from CPUX86State
 
+    @property
+    def low_bytes(self) -> int:
+        """Of CPUX86State up to the FPU's registers: the fields of `emu.machine.env`, and EFER."""
+        return max(env_at.PROVED_BYTES, self.msrs[MSR_EFER] + 8)
+
+    @property
+    def high_at(self) -> int:
+        """Where the fields behind the vector registers begin."""
+        return min(place for number, place in self.msrs.items() if number != MSR_EFER)
+
+    @property
+    def high_bytes(self) -> int:
+        """The fields from there to DR7."""
+        return self.error_code + env_at.DR_FROM_ERROR_CODE + 64 - self.high_at
+
 
 class Engine:
     """Unicorn with the CPU model, the mapping and the few raw calls that emu needs."""
@@ -178,8 +193,16 @@ def _readable_ranges() -> list[tuple[int, int]]:
     return ranges
 
 
-def find_live_state(engine: Engine, at: int) -> int:
-    """Host address of the engine's own CPUX86State, of which `at` bytes into a context there is a copy.
+@dataclass(frozen=True)
+class LiveState:
+    """Where the engine keeps its own state: host addresses."""
+
+    cpu: int  # CPUState
+    env: int  # CPUX86State, within it
+
+
+def find_live_state(engine: Engine, at: int) -> LiveState:
+    """The place of the engine's own CPUX86State, of which `at` bytes into a context there is a copy.
 
     No interface gives it. It lies in the CPU's object, one heap block, to which a word of the engine's structure points; the one
     block that holds all of the state that a context does is taken, so nothing depends on where things lie in either.
@@ -196,8 +219,8 @@ def find_live_state(engine: Engine, at: int) -> int:
         if len(state) <= size < LARGEST_CPU and any(low < pointer and pointer + size <= high for low, high in ranges):
             place = ctypes.string_at(pointer, size).find(state)
             if place >= 0:
-                found.add(pointer + place)
-    live = [place for place in found if _follows(engine, place)]
+                found.add(LiveState(pointer, pointer + place))
+    live = [place for place in found if _follows(engine, place.env)]
     if len(live) != 1:
         raise _mismatch(f"the place of its state: {len(found)} found, {len(live)} live")
     return live[0]
@@ -270,6 +293,16 @@ def _prove_layout(engine: Engine) -> tuple[int, int]:
     return at, cc_op
 
 
+def flush_page_function() -> int:
+    """Address of the engine's tlb_flush_page, which it shows on Linux though it is no interface; 0 if it does not."""
+    function = getattr(uclib, "tlb_flush_page_x86_64", None)
+    return ctypes.cast(function, ctypes.c_void_p).value or 0 if function else 0
+
+
+def _flush_page(cpu: int, address: int) -> None:
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64)(flush_page_function())(cpu, address)
+
+
 def _find_msrs(engine: Engine, at: int) -> dict[int, int]:
     """Where the engine keeps each of KEPT_MSRS: the bytes that change when it is written."""
     places = {}
@@ -292,8 +325,8 @@ def _known_faults(engine: Engine, memory: MachineMemory, at: int) -> int:
     """Run a guest whose page faults have known error codes; returns where error_code lies from CPUX86State."""
     cpu_frames = memory.allocate(EXTRA_FRAMES + 4, 0, FrameUse.VMM)
     code, pdpt, directory, table = (int(mpn) * PAGE_BYTES for mpn in cpu_frames[EXTRA_FRAMES:])
-    # mov eax,[1000] ; mov dword [2004],5 ; mov dword [2004],6 ; int 41h
-    program = bytes.fromhex("a100100000 c7050420000005000000 c7050420000006000000 cd41")
+    # mov eax,[1000] ; mov dword [2004],5 ; mov dword [2004],6 ; mov eax,[1000] ; int 41h
+    program = bytes.fromhex("a100100000 c7050420000005000000 c7050420000006000000 a100100000 cd41")
     memory.bytes[code : code + len(program)] = np.frombuffer(program, np.uint8)
     words = memory.words
     words[pdpt // 8], words[directory // 8] = directory | 1, table | 7
@@ -311,6 +344,9 @@ def _known_faults(engine: Engine, memory: MachineMemory, at: int) -> int:
         present = bool(words[slot] & 1)
         codes.append(int(present) | (2 if address >> 12 == 2 else 0))
         words[slot] = (code | 7) if present else (code | 5)
+        if len(codes) == len(KNOWN_CODES) and flush_page_function():
+            words[table // 8 + 1] = directory | 5  # in place of `code`, which the TLB knows
+            _flush_page(find_live_state(engine, at).cpu, 0x1000)
 
     hook = engine.uc.hook_add(UC_HOOK_INTR, on_exit)
     flat = Segment(0x10, 0, 0xFFFF_FFFF, 0xC93)
@@ -335,6 +371,8 @@ def _known_faults(engine: Engine, memory: MachineMemory, at: int) -> int:
     is_int, next_eip = env_at.IS_INT_FROM_ERROR_CODE // 4, env_at.NEXT_EIP_FROM_ERROR_CODE // 4
     if int(last[is_int]) != 1 or int(last[next_eip]) != len(program):
         raise _mismatch("INT n")
+    if flush_page_function() and int(contexts[-1][at:][:8].view(np.uint64)[0]) & -PAGE_BYTES != table:
+        raise _mismatch("the flush of one page")
     memory.release(cpu_frames)
     return int(hits[0]) * 4
 
@@ -413,6 +451,7 @@ class Cpu:
         self.frames = memory.allocate(EXTRA_FRAMES, owner, FrameUse.VMM)
         self._host = self.engine.uc.context_save()
         self._io = self.engine.uc.context_save()
+        self._aside = self.engine.uc.context_save()
         self._scratch = np.zeros(8, np.int64)
         self._places = places
         self._eip = self.registers[env_at.EIP : env_at.EIP + 8].data.cast("B").cast("Q")
@@ -422,14 +461,22 @@ class Cpu:
         def address(name: str) -> int:
             return ctypes.cast(getattr(uclib, name), ctypes.c_void_p).value or 0
 
-        live = int(self.engine.raw().ctypes.data)
+        context = int(self.engine.raw().ctypes.data) + places.env
+        live = find_live_state(self.engine, places.env)
         words = {
             cbw.ENGINE: self.engine.uc._uch.value,
-            cbw.CONTEXT: live,
             cbw.HOST_CONTEXT: int(self.engine.raw(self._host).ctypes.data),
             cbw.IO_CONTEXT: int(self.engine.raw(self._io).ctypes.data),
-            cbw.ENV: live + places.env,
-            cbw.ERROR_CODE: live + places.env + places.error_code,
+            cbw.ASIDE_CONTEXT: int(self.engine.raw(self._aside).ctypes.data),
+            cbw.ENV: context,
+            cbw.ERROR_CODE: context + places.error_code,
+            cbw.LIVE: live.env,
+            cbw.LOW_BYTES: places.low_bytes,
+            cbw.HIGH_AT: places.high_at,
+            cbw.HIGH_BYTES: places.high_bytes,
+            cbw.ENGINE_CPU: live.cpu,
+            cbw.FN_COPY: ctypes.cast(ctypes.CDLL(None).memmove, ctypes.c_void_p).value or 0,
+            cbw.FN_FLUSH_PAGE: flush_page_function(),
             cbw.FN_SAVE: address("uc_context_save"),
             cbw.FN_RESTORE: address("uc_context_restore"),
             cbw.FN_STOP: address("uc_emu_stop"),
@@ -440,8 +487,8 @@ class Cpu:
             cbw.VMCB: self.memory.address + int(self.frames[0]) * PAGE_BYTES,
             cbw.CC_OP_EFLAGS: places.cc_op_eflags,
             cbw.MEMORY: self.memory.address,
-            cbw.LIVE_CR3: find_live_state(self.engine, places.env) + env_at.CR3,
-        } | {KEPT_MSRS[number]: live + places.env + place for number, place in places.msrs.items()}
+            cbw.LIVE_CR3: live.env + env_at.CR3,
+        } | {KEPT_MSRS[number]: context + place for number, place in places.msrs.items()}
         for word, value in words.items():
             self.control[word] = value
 

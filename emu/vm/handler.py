@@ -25,7 +25,7 @@ from emu.machine.native import (
     store64,
     types,
 )
-from emu.vm import access, clock, code, deliver, faults, reasons, registers, step, syscall, walk
+from emu.vm import access, clock, code, context, deliver, faults, reasons, registers, step, syscall, walk
 from emu.vm.record import emit, ring_is_nearly_full
 
 _PORT_READ, _PORT_WRITE = int(Kind.PORT_READ), int(Kind.PORT_WRITE)
@@ -153,8 +153,8 @@ def return_to_port_instruction(cb: object) -> None:
     cb[cbw.IO_POISONED] = 0
     cb[cbw.BLOCK] = 0
     cb[cbw.INSNS] = cb[cbw.IO_TIME]
-    call2(cb[cbw.FN_RESTORE], cb[cbw.ENGINE], cb[cbw.IO_CONTEXT])
-    clock.save_context(cb)
+    context.restore_all(cb, cb[cbw.IO_CONTEXT])
+    context.save(cb)
     if not cb[cbw.SHADOWING]:
         store64(cb[cbw.MEMORY] + cb[cbw.NESTED_ROOT], cb[cbw.POISONED_ENTRY])
     cb[cbw.NEEDS_TLB_FLUSH] = 1
@@ -232,7 +232,7 @@ def serve_exit(cb: object, number: int) -> None:
     """One exit, from the engine and back to it."""
     cb[cbw.EXITS] += 1
     cb[cbw.EXIT_CODE] = number
-    clock.save_context(cb)
+    context.save(cb)
     if not cb[cbw.IO_POISONED]:
         if load64(cb[cbw.LIVE_CR3]) != cb[cbw.ENGINE_CR3] and clock.on_task_switch(cb):
             return
@@ -253,8 +253,7 @@ def serve_exit(cb: object, number: int) -> None:
 def finish(cb: object) -> None:
     """Give the engine what the exit's handler changed."""
     if cb[cbw.MODIFIED] and cb[cbw.REASON] == reasons.RUNNING:
-        call2(cb[cbw.FN_RESTORE], cb[cbw.ENGINE], cb[cbw.CONTEXT])
-        cb[cbw.MODIFIED] = 0
+        context.put_back(cb)
     if cb[cbw.NEEDS_TLB_FLUSH]:
         code.flush_engine_tlb(cb)
         code.note_flushed_tlb(cb)
@@ -316,7 +315,7 @@ def poison(cb: object, fault: int) -> None:
     cb[cbw.PENDING_FAULT] = fault
     cb[cbw.IO_POISONED] = 1
     cb[cbw.IO_TIME] = cb[cbw.IO_NOW]
-    call2(cb[cbw.FN_SAVE], cb[cbw.ENGINE], cb[cbw.IO_CONTEXT])
+    context.save_all(cb, cb[cbw.IO_CONTEXT])
     if cb[cbw.SHADOWING]:
         store64(cb[cbw.SCRATCH], cb[cbw.EMPTY_ROOT])
         call3(cb[cbw.FN_REG_WRITE], cb[cbw.ENGINE], registers.REG_CR3, cb[cbw.SCRATCH])
@@ -333,7 +332,7 @@ def begin_port(cb: object, port: int, size: int) -> bool:
     """Start of a port access: exact time, instruction, permission; false if it must have no effect."""
     if cb[cbw.IO_POISONED]:
         return False
-    clock.save_context(cb)
+    context.save(cb)
     cb[cbw.IO_NOW] = clock.now_in_block(cb)
     cb[cbw.EVENT_RIP] = load64(cb[cbw.ENV] + env.EIP)
     if cb[cbw.EVENT_INSNS]:
@@ -376,7 +375,7 @@ def serve_system_call(cb: object, is_sysenter: bool) -> None:
     """SYSCALL and SYSENTER, which the engine leaves to its hooks: the instruction's effect, or its fault."""
     if cb[cbw.IO_POISONED]:
         return
-    clock.save_context(cb)
+    context.save(cb)
     cb[cbw.IO_NOW] = clock.now_in_block(cb)
     cb[cbw.EVENT_RIP] = load64(cb[cbw.ENV] + env.EIP)
     if cb[cbw.EVENT_INSNS]:
@@ -391,7 +390,7 @@ def serve_system_call(cb: object, is_sysenter: bool) -> None:
             syscall.enter_by_sysenter(cb, length)
         else:
             syscall.enter_by_syscall(cb, length)
-        call2(cb[cbw.FN_RESTORE], cb[cbw.ENGINE], cb[cbw.CONTEXT])
+        context.put_back(cb)
     cb[cbw.IO_NOW] = -1
 
 
