@@ -14,6 +14,7 @@ from emu.vm import code, pmap, rows, sync, walk
 
 OK = -1  # no fault
 ONES8 = 0xFF
+MAX_INSN = 15  # bytes
 NOWHERE = 0  # no host address: the page takes no stores
 
 
@@ -227,3 +228,11 @@ def fetch(cb: object, va: int, target: int, size: int) -> int:
         call3(cb[cbw.FN_COPY], target + done, pointer, part)
         done += part
     return size
+
+
+@compiled
+def fetch_instruction(cb: object) -> None:
+    """Copy the instruction bytes at RIP to INSN_AT."""
+    regs = cb[cbw.ENV]
+    cb[cbw.EVENT_RIP] = load64(regs + env.EIP)
+    cb[cbw.INSN_BYTES] = fetch(cb, env.linear_ip(regs), cb[cbw.INSN_AT], MAX_INSN)

@@ -37,6 +37,13 @@ def refresh_tag(cb: object) -> None:
 
 
 @compiled
+def stop(cb: object, reason: int) -> None:
+    """Hand the exit to Python."""
+    cb[cbw.REASON] = reason
+    call2(cb[cbw.FN_STOP], cb[cbw.ENGINE], 0)
+
+
+@compiled
 def count_code(cb: object, pc: int, size: int) -> int:
     """The number of instructions in `size` bytes at a linear address."""
     if size <= 0:
@@ -181,10 +188,9 @@ def on_task_switch(cb: object) -> bool:
     may run on that. Under nested paging CR3 is the guest's own.
     """
     if cb[cbw.SHADOWING]:
-        cb[cbw.REASON] = reasons.UNSUPPORTED
         cb[cbw.BLOCK] = 0
         context.save(cb)
-        call2(cb[cbw.FN_STOP], cb[cbw.ENGINE], 0)
+        stop(cb, reasons.UNSUPPORTED)
         return True
     cb[cbw.GUEST_CR3] = cb[cbw.ENGINE_CR3] = load64(cb[cbw.LIVE_CR3])
     refresh_tag(cb)
@@ -199,10 +205,9 @@ def enter_block(cb: object, pc: int, size: int) -> None:
     if cb[cbw.INSNS] >= cb[cbw.WAKE]:
         reason = reason_to_stop(cb)
         if reason != reasons.RUNNING:
-            cb[cbw.REASON] = reason
             cb[cbw.BLOCK] = 0
             context.save(cb)
-            call2(cb[cbw.FN_STOP], cb[cbw.ENGINE], 0)
+            stop(cb, reason)
             return
     at = entry_of(cb, pc)
     if load64(at) != pc & PC_MASK | size << SIZE_SHIFT or load64(at + 8) & ~COUNT_MASK != cb[cbw.CODE_TAG]:

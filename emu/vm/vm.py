@@ -25,7 +25,22 @@ from emu.machine.cpu import RESET_STATE, Cpu
 from emu.machine.memory import MachineMemory
 from emu.machine.regfile import RegisterFile
 from emu.units import PAGE_BYTES
-from emu.vm import access, block_hook, clock, deliver, exits, handler, nested, pmap, reasons, reclaim, record, registers, shadow
+from emu.vm import (
+    access,
+    block_hook,
+    clock,
+    deliver,
+    exits,
+    handler,
+    nested,
+    pmap,
+    port_access,
+    reasons,
+    reclaim,
+    record,
+    registers,
+    shadow,
+)
 from emu.vm.exits import ExitContext, Stop
 from emu.vm.msr import MsrFile
 from emu.vm.state import NO_ROW, TEXT_PPNS, VmState
@@ -320,7 +335,7 @@ class VirtualMachine:
     def _serve(self) -> None:
         """After the engine stopped: do what its reason asks."""
         if self.control[cbw.IO_POISONED] and not self.control[cbw.PENDING_FAULT]:
-            handler.end_at_port_instruction(self.control)
+            port_access.end_at_port_instruction(self.control)
         reason = int(self.control[cbw.REASON])
         self.control[cbw.REASON] = reasons.RUNNING
         self._look_due = reason != reasons.EXIT
@@ -350,7 +365,7 @@ class VirtualMachine:
         elif reason == reasons.NO_PROGRESS:
             stop = exits.no_progress(self._context)
         elif reason == reasons.PORT_FAULT:
-            handler.undo_port_instruction(self.control)
+            port_access.undo_port_instruction(self.control)
             stop = self._context.deliver_due()
         elif reason != reasons.TIME:
             msg = f"the engine stopped at {self.registers.rip:08x} without a reason ({reason})"
@@ -418,7 +433,7 @@ class VirtualMachine:
         control[cbw.WAKE] = 0 if waiting or control[cbw.STOPPED] else deadline
 
     def _interrupt(self) -> Stop | None:
-        handler.fetch_instruction(self.control)
+        access.fetch_instruction(self.control)
         return self._context.inject(self.board.acknowledge(), deliver.HARDWARE)
 
     def _halt(self) -> Stop | None:
