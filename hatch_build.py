@@ -32,10 +32,12 @@ def build_images(root: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     guests = load_script(root / "guests" / "build.py")
     guests.build(scratch)
+    guests.build_systems(scratch)
     guests.build_suite(scratch / "suite")
     guests.build_disks(scratch)
     load_script(root / "firmware" / "build.py").build(scratch)
     index = [{"name": guest.name, "description": guest.description} for guest in guests.guests()]
+    index += [{"name": system.name, "description": system.description, "file": f"{system.name}.bin"} for system in guests.SYSTEMS]
     index += [{"name": disk.name, "description": disk.description, "is_disk": True} for disk in guests.disks()]
     (scratch / "guests.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)

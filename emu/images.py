@@ -10,7 +10,7 @@ from pathlib import Path
 from emu.errors import EmuError, UsageError
 
 FOLDER = Path(__file__).resolve().parent / "images"
-INDEX = "guests.json"  # [{"name", "description"}]; a boot disk has "is_disk": true too
+INDEX = "guests.json"  # [{"name", "description"}]; a boot disk has "is_disk": true too, a flat kernel the name of its "file"
 ROM = "firmware.rom"
 
 
@@ -33,7 +33,7 @@ def _listed(suffix: str, *, are_disks: bool) -> list[GuestInfo]:
     except OSError as error:
         raise _missing() from error
     wanted = (entry for entry in entries if entry.get("is_disk", False) == are_disks)
-    return [GuestInfo(entry["name"], entry["description"], FOLDER / (entry["name"] + suffix)) for entry in wanted]
+    return [GuestInfo(entry["name"], entry["description"], FOLDER / entry.get("file", entry["name"] + suffix)) for entry in wanted]
 
 
 def guests() -> list[GuestInfo]:

@@ -5,8 +5,11 @@ The compiler, assembler and linker are those of the `ziglang` package of the run
 installed on the host. Run as `python guests/build.py OUTDIR`, or import and call `build`.
 """
 
+from __future__ import annotations
+
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -17,6 +20,13 @@ from pathlib import Path
 
 SOURCE_DIR = Path(__file__).resolve().parent
 LINKER_SCRIPT = "lib/kernel.ld"
+
+OS_DIR = SOURCE_DIR / "os"
+OS_LINKER_SCRIPT = "os/kernel/kernel.ld"
+PROGRAM_LINKER_SCRIPT = "os/user/lib/program.ld"
+OS_SHARED_SOURCES = ("lib/pit.c", "lib/serial.c", "lib/string.c")  # of lib/, what its kernel uses
+PROGRAM_SHARED_SOURCES = ("lib/string.c",)  # and its programs
+PROGRAM_NAME_BYTES = 60  # in the boot archive, NAME_BYTES of os/include/syscall.h
 
 SUITE_DIR = SOURCE_DIR / "suite"
 GOLDEN_FOLDER = "golden"  # in suite/: what cases of suite.toml compare with
@@ -171,6 +181,66 @@ def _build_format(name: str, scratch: Path, out_dir: Path) -> list[Path]:
     return [toolchain.link_flat([*guest.sources, *library], out_dir / f"{guest.name}-{name}.bin") for guest in built]
 
 
+@dataclass(frozen=True)
+class System:
+    """A build of the operating system in os/."""
+
+    name: str
+    format: str  # a key of FORMATS
+    kernel_base: int  # KERNEL_BASE of os/kernel/arch.h
+    flags: tuple[str, ...]  # for the kernel's sources
+    description: str  # one line, for `emu guests`
+
+
+SYSTEMS = (
+    System("os-i386", "32", 0xC000_0000, (), "is a small operating system with 32-bit paging"),
+    System("os-pae", "pae", 0xC000_0000, (), "is the same with PAE paging"),
+    System("os-x86_64", "64", 0xFFFF_FFFF_8000_0000, ("-mcmodel=kernel",), "is the same in long mode"),
+)
+
+
+def build_systems(out_dir: Path) -> list[Path]:
+    """Build the operating system in its three forms, with its programs, and return the images; raises BuildError."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="emu-os-") as scratch:
+        return [_build_system(system, Path(scratch), out_dir) for system in SYSTEMS]
+
+
+def _build_system(system: System, scratch: Path, out_dir: Path) -> Path:
+    paging = FORMATS[system.format]
+    define = f"-DPAGING_LEVELS={paging.levels}"
+    programs = _Toolchain(scratch, scratch / system.name / "user", (*paging.target_flags, define), paging.emulation)
+    kernel = _Toolchain(scratch, scratch / system.name / "kernel", (*paging.target_flags, define, *system.flags), paging.emulation)
+    kernel_sources = [*OS_SHARED_SOURCES, *_sources_in("os/kernel")]
+    kernel.compile_all(kernel_sources)
+    kernel.add_binary(_archive(_build_programs(programs)), ".archive", "archive")
+    linked = out_dir / f"{system.name}.bin"
+    return kernel.link_os([*kernel_sources, "archive"], linked, system.kernel_base)
+
+
+def _build_programs(toolchain: _Toolchain) -> dict[str, bytes]:
+    """The ELF file of each program in os/user, by name."""
+    library = [*PROGRAM_SHARED_SOURCES, *_sources_in("os/user/lib")]
+    sources = _sources_in("os/user")
+    toolchain.compile_all([*library, *sources])
+    programs = {}
+    for source in sources:
+        linked = toolchain.objects / f"{Path(source).stem}.elf"
+        programs[Path(source).stem] = toolchain.link_program([source, *library], linked).read_bytes()
+    return programs
+
+
+def _archive(programs: dict[str, bytes]) -> bytes:
+    """The boot archive, as os/kernel/bootfs.c reads it: count, then name, offset and size of each, then contents by the page."""
+    page = 4096
+    at = -(-(4 + len(programs) * (PROGRAM_NAME_BYTES + 8)) // page) * page
+    table, contents = struct.pack("<I", len(programs)), b""
+    for name, program in programs.items():
+        table += struct.pack(f"<{PROGRAM_NAME_BYTES}sII", name.encode(), at + len(contents), len(program))
+        contents += program.ljust(-(-len(program) // page) * page, b"\0")
+    return table.ljust(at, b"\0") + contents
+
+
 def build_disks(out_dir: Path) -> list[Path]:
     """Make the boot disks of guests.toml in `out_dir` and return the files; raises BuildError."""
     with tempfile.TemporaryDirectory(prefix="emu-disks-") as scratch:
@@ -219,6 +289,22 @@ class _Toolchain:
         self._zig("ld.lld", *arguments, cwd=self.objects)
         return out
 
+    def link_os(self, sources: list[str], out: Path, kernel_base: int) -> Path:
+        """A flat image that runs at its load address plus `kernel_base`."""
+        linked = self._link(sources, OS_LINKER_SCRIPT, self.objects / "kernel.elf", f"--defsym=kernel_base={kernel_base:#x}")
+        self._zig("objcopy", "-O", "binary", str(linked), str(out.resolve()))
+        return out
+
+    def link_program(self, sources: list[str], out: Path) -> Path:
+        """An ELF file for the operating system to load, with the page as its unit."""
+        return self._link(sources, PROGRAM_LINKER_SCRIPT, out, "-z", "max-page-size=4096")
+
+    def add_binary(self, contents: bytes, section: str, name: str) -> None:
+        """An object with these bytes in a section of their own."""
+        (self.objects / f"{name}.bin").write_bytes(contents)
+        (self.objects / f"{name}.S").write_text(f'.section {section}, "a"\n.incbin "{name}.bin"\n', encoding="utf-8")
+        self._zig("cc", *self.compile_flags, "-c", f"{name}.S", "-o", object_name(name), cwd=self.objects)
+
     def link_disk(self, source: str, out: Path) -> Path:
         """A flat image that runs at 7C00, where a BIOS loads it."""
         self.compile(source)
@@ -244,7 +330,7 @@ def main() -> int:
         return 2
     try:
         out_dir = Path(sys.argv[1])
-        for path in [*build(out_dir), *build_suite(out_dir / "suite")]:
+        for path in [*build(out_dir), *build_systems(out_dir), *build_suite(out_dir / "suite")]:
             print(path)
     except BuildError as error:
         print(f"build.py: {error}", file=sys.stderr)

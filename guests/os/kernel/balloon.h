@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef BALLOON_H
+#define BALLOON_H
+
+/* Starts the balloon driver's thread. */
+void balloon_start(void);
+
+#endif
