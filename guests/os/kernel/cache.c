@@ -42,6 +42,9 @@ static void unlink_frame(struct frame *frame)
     while (*link != frame)
         link = &(*link)->next;
     *link = frame->next;
+    fs_unreserve(frame->reserved);
+    frame->reserved = false;
+    frame->inode->pages--;
     frame->inode = NULL;
 }
 
@@ -69,6 +72,7 @@ static struct frame *insert(struct inode *inode, uint32_t index)
     frame->busy = true;
     frame->next = *bucket;
     *bucket = frame;
+    inode->pages++;
     return frame;
 }
 
@@ -144,6 +148,14 @@ void cache_mark_dirty(struct frame *frame)
     set_dirty(frame, true);
 }
 
+int cache_reserve(struct frame *frame)
+{
+    int result = frame->reserved || frame->dirty ? 0 : inode_reserve_page(frame->inode, frame->page);
+
+    frame->reserved |= result == 1;
+    return result < 0 ? result : 0;
+}
+
 static void take_dirty_bit(struct space *space, word va, pte *entry, void *argument)
 {
     if (*entry & PTE_DIRTY) {
@@ -167,8 +179,12 @@ int cache_write_back(struct frame *frame)
         set_dirty(frame, false);
         error = inode_write_page(frame->inode, frame->page, frame_address(frame));
         statistics.file_writes++;
-        if (error)
+        if (error) {
             set_dirty(frame, true);
+        } else {
+            fs_unreserve(frame->reserved);
+            frame->reserved = false;
+        }
         end_busy(frame);
     }
     cache_put(frame);

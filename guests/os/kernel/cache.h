@@ -12,6 +12,9 @@ struct frame *cache_get(struct inode *inode, uint32_t index);
 /* The same for a page about to be overwritten whole: it is not read. */
 struct frame *cache_get_new(struct inode *inode, uint32_t index);
 void cache_put(struct frame *frame);
+
+/* Room on the disk for a page about to be stored to: 0 or -ENOSPC. */
+int cache_reserve(struct frame *frame);
 void cache_mark_dirty(struct frame *frame);
 
 /* Writes a dirty page to its file; 0 or an error, after which it is dirty still. Sleeps. */

@@ -307,8 +307,12 @@ intptr_t file_write(struct file *file, word buffer, word bytes)
         struct frame *page = page_to_write(inode, file->position, part);
         bool copied;
 
-        if (!page)
-            return done ? (intptr_t)done : -EIO;
+        int error = page ? cache_reserve(page) : -EIO;
+
+        if (error && page)
+            cache_put(page);
+        if (error)
+            return done ? (intptr_t)done : error;
         copied = user_copy((uint8_t *)direct(frame_address(page)) + (file->position & (PAGE_BYTES - 1)), (const void *)(buffer + done), part);
         cache_mark_dirty(page);
         cache_put(page);
@@ -317,8 +321,7 @@ intptr_t file_write(struct file *file, word buffer, word bytes)
         file->position += part;
         done += part;
         if (file->position > inode->size) {
-            int error = inode_set_size(inode, file->position);
-
+            error = inode_set_size(inode, file->position);
             if (error)
                 return error;
         }

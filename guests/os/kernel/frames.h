@@ -21,6 +21,7 @@ struct frame {
     uint8_t kind;          /* enum frame_kind */
     uint8_t dirty;         /* FILE: newer than the disk's, beyond what D bits of mappings say */
     uint8_t busy;          /* on its way from or to the disk: wait on the frame's address */
+    uint8_t reserved;      /* FILE: a block of the disk is set aside for it */
     uint8_t pins;          /* users that hold the frame for a moment: it is not reclaimed */
     uint32_t mappings;     /* page table entries that lead here */
     word page;             /* ANONYMOUS: linear address in each of its spaces; FILE: page number in the file */

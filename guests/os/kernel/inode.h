@@ -18,8 +18,8 @@ struct inode {
     uint64_t size;          /* bytes */
     uint32_t blocks;        /* that hold data, for stat */
     const void *archive;    /* contents of a program of the boot archive, else null */
-    struct inode *next;     /* in the table of inodes in use */
-    void *storage;          /* what the file system keeps */
+    uint32_t pages;         /* in the page cache (cache.c) */
+    uint32_t used_at;       /* count of uses, for the least recent */
 };
 
 /* Mounts the file system in a partition, its log replayed; 0 or an error. */
@@ -39,6 +39,10 @@ int inode_list(struct inode *directory, uint32_t *offset, struct directory_entry
 
 /* A page of the file: zeros for a hole and beyond the end. */
 int inode_read_page(struct inode *inode, uint32_t index, paddr page);
+
+/* Sets a block aside for a page that will be written later, so that the disk cannot be full then: 1, 0 if the page has its block, -ENOSPC. */
+int inode_reserve_page(struct inode *inode, uint32_t index);
+void fs_unreserve(unsigned pages);
 
 /* Allocates the block if need be. Data is on the disk before the metadata that names it. */
 int inode_write_page(struct inode *inode, uint32_t index, paddr page);

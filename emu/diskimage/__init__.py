@@ -1,0 +1,1 @@
+"""Disk images of the guest operating system: made, checked and read on the host (guests/os/FORMAT.md)."""
