@@ -192,23 +192,44 @@ int inode_unlink(struct inode *directory, const char *name)
     return error;
 }
 
-/* A directory must not come to lie below itself; only the depth of paths makes that impossible otherwise, so directories stay where they are. */
-static int check_moved(uint32_t number, const struct inode *from, const struct inode *to)
+static int kind_of(uint32_t number, uint32_t *kind)
 {
-    struct inode *moved;
-    int error = inode_get_locked(number, &moved);
+    struct inode *inode;
+    int error = inode_get_locked(number, &inode);
 
     if (error)
         return error;
-    moved->references--;
-    return moved->kind == KIND_DIRECTORY && from != to ? -EINVAL : 0;
+    *kind = inode->kind;
+    inode->references--;
+    return 0;
+}
+
+/*
+ * A directory could come to lie below itself, so directories stay in the one where they are. What is replaced must be of the same kind.
+ */
+static int check_moved(uint32_t number, const struct inode *from, struct inode *to, const char *new_name)
+{
+    uint32_t kind = KIND_NONE, replaced_kind = KIND_NONE;
+    struct place place = find(to, new_name);
+    int error = kind_of(number, &kind);
+
+    if (!error && place.entry)
+        error = kind_of(place.entry->inode, &replaced_kind);
+    let_go(place);
+    if (error)
+        return error;
+    if (kind == KIND_DIRECTORY && from != to)
+        return -EINVAL;
+    if (replaced_kind == KIND_NONE || replaced_kind == kind)
+        return 0;
+    return kind == KIND_DIRECTORY ? -ENOTDIR : -EISDIR;
 }
 
 static int rename_entry(struct inode *from, const char *old_name, struct inode *to, const char *new_name, struct inode **replaced)
 {
     struct place place = find(from, old_name);
     uint32_t number = place.entry ? place.entry->inode : 0;
-    int error = number ? check_moved(number, from, to) : -ENOENT;
+    int error = number ? check_moved(number, from, to, new_name) : -ENOENT;
 
     let_go(place);
     *replaced = NULL;

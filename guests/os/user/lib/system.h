@@ -94,6 +94,20 @@ struct zipf {
 void zipf_init(struct zipf *zipf, uint32_t count);
 uint32_t zipf_next(const struct zipf *zipf, struct random *random);
 
+/* ---- second.c: what workloads report by ---- */
+
+struct seconds {
+    uint32_t start;  /* tick */
+    uint32_t passed; /* seconds that were reported */
+    uint32_t wanted;
+};
+
+void seconds_start(struct seconds *at, uint32_t seconds);
+
+/* Whether another second has ended since the last call that said so; `passed` is its number. */
+bool second_has_ended(struct seconds *at);
+bool seconds_are_over(const struct seconds *at);
+
 /* A number that depends on all three. */
 uint32_t mix(uint32_t a, uint32_t b, uint32_t c);
 
