@@ -100,12 +100,23 @@ static bool drop_file_page(struct frame *frame)
     return true;
 }
 
+/* While the pager slept, some of the batch may have been freed, or become something else. */
+static void drop_stale(struct batch *batch)
+{
+    unsigned kept = 0;
+
+    for (unsigned i = 0; i < batch->count; i++)
+        if (batch->frames[i]->kind == FRAME_ANONYMOUS && is_reclaimable(batch->frames[i]))
+            batch->frames[kept++] = batch->frames[i];
+    batch->count = kept;
+}
+
 /* Writes a batch of pages of processes to the swap partition; how many frames that freed. */
 static unsigned swap_out(struct batch *batch)
 {
     unsigned freed = 0;
 
-    while (batch->count) {
+    for (drop_stale(batch); batch->count; drop_stale(batch)) {
         paddr pages[BATCH];
         struct frame *moved[BATCH];
         uint32_t first;
