@@ -25,7 +25,7 @@ from emu.machine.native import (
     store64,
     types,
 )
-from emu.vm import access, clock, code, deliver, faults, reasons, registers, step, syscall, walk
+from emu.vm import access, clock, code, deliver, faults, pieces, reasons, registers, step, syscall, walk
 from emu.vm.record import emit, ring_is_nearly_full
 
 _PORT_READ, _PORT_WRITE = int(Kind.PORT_READ), int(Kind.PORT_WRITE)
@@ -276,6 +276,7 @@ def compile_for_python() -> None:
     inject.compile((words,))
     for function in (access.load_block, access.store_block):
         function.compile((words, types.int64, types.int64, types.int64))
+    pieces.find_pieces.compile((words, types.int64, types.int64, types.int64, types.int64))
 
 
 # ---- ports ----------------------------------------------------------------------------------------------------------
