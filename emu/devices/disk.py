@@ -20,6 +20,7 @@ from emu.errors import BadImageError
 SECTOR_BYTES = 512
 MEMORY_PREFIX = "memory:"  # of the name of a disk without a file
 VIEWS_AT_ONCE = 1024  # IOV_MAX of Linux
+COPY_SECTORS = 2048  # at a time
 MAX_DISK_BYTES = 1 << 41  # 2 TiB, what partition tables with 32-bit sector numbers describe
 
 
@@ -126,6 +127,23 @@ def memory_disk(size_bytes: int) -> Disk:
     except OSError as error:
         raise BadImageError(f"{name}: cannot make the disk ({_reason(error)})") from error
     return Disk(descriptor, name, size_bytes)
+
+
+def copy_disk(path: Path) -> Disk:
+    """A disk in memory with what is in a file; raises BadImageError."""
+    original = open_disk(path, readonly=True)
+    try:
+        copy = memory_disk(original.sectors * SECTOR_BYTES)
+        for sector in range(0, original.sectors, COPY_SECTORS):
+            part = memoryview(bytearray(min(COPY_SECTORS, original.sectors - sector) * SECTOR_BYTES))
+            original.read(sector, [part])
+            copy.write(sector, [part])
+    except DiskError as error:
+        copy.close()
+        raise BadImageError(f"{path}: cannot read the disk image at sector {error.sector}") from error
+    finally:
+        original.close()
+    return copy
 
 
 def open_disk(path: Path, *, readonly: bool = False) -> Disk:

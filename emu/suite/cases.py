@@ -11,6 +11,7 @@ from typing import Any
 
 from emu import images
 from emu.config import Mmu, VmConfig, parse_size
+from emu.devices.disk import SECTOR_BYTES
 from emu.errors import UsageError
 from emu.events import CATALOGUE, GROUPS, Outcome
 from emu.trace.counters import SHADOW_COUNTERS
@@ -21,6 +22,7 @@ DEFAULT_LIMIT = 1_000_000_000  # virtual time: 100 s, about what runners of test
 MAX_EXIT_VALUE = 0xFFFF_FFFF
 OUTCOMES = tuple(o for o in Outcome if o not in (Outcome.INTERRUPTED, Outcome.PAUSED))
 EXTRA_COUNTERS = ("exits", "pf_taken", "nested_faults", "shadow_pages", "nested_pages")
+SIZE = re.compile(r"\d+[KMGkmg]?")  # a disk that is no file
 MMU_PLACE = "{mmu}"  # in the name of a golden file: the MMU's name
 
 
@@ -61,6 +63,7 @@ class Case:
     is_disk: bool = False
     append: str = ""
     modules: tuple[Path, ...] = ()
+    disk: Path | int | None = None  # attached: a file, which is not changed, or an empty one of so many bytes
     memory_bytes: int = VmConfig.memory_bytes
     mmus: tuple[Mmu, ...] = tuple(Mmu)
     limit: int = DEFAULT_LIMIT
@@ -162,7 +165,7 @@ class _Reader:
 
     def _check_image(self) -> None:
         if "boot_disk" in self.values:
-            for key in ("image", "append", "modules"):
+            for key in ("image", "append", "modules", "disk"):
                 if key in self.values:
                     raise self.fail(f"boot_disk and {key} exclude each other")
         elif "image" not in self.values:
@@ -251,6 +254,15 @@ class _Reader:
             return beside
         return {info.name: info.path for info in images.disks()}.get(str(value), beside)
 
+    def attached_disk(self, key: str, value: Any) -> Path | int:
+        """A size, or a disk image beside the suite."""
+        if not SIZE.fullmatch(self.text(key, value)):
+            return self.file(key, value)
+        size = parse_size(value, what="disk size")
+        if not size or size % SECTOR_BYTES:
+            raise self.fail(f"{key}: expected whole sectors of {SECTOR_BYTES} bytes")
+        return size
+
     def files(self, key: str, value: Any) -> tuple[Path, ...]:
         return tuple(self.file(key, item) for item in self.texts(key, value))
 
@@ -323,6 +335,7 @@ CASE_KEYS: dict[str, tuple[str, ValueReader]] = {
     "boot_disk": ("boot_disk", _Reader.disk),
     "append": ("append", _Reader.text),
     "modules": ("modules", _Reader.files),
+    "disk": ("disk", _Reader.attached_disk),
     "memory": ("memory_bytes", _Reader.memory),
     "mmu": ("mmus", _Reader.mmus),
     "limit": ("limit", _Reader.limit),

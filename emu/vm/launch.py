@@ -60,6 +60,11 @@ def open_disk(text: str) -> Disk:
     return disk.open_disk(Path(name), readonly=text.endswith(READONLY))
 
 
+def scratch_disk(source: Path | int) -> Disk:
+    """A disk in memory, for a run that leaves nothing behind: a copy of a file, or empty; raises BadImageError."""
+    return disk.memory_disk(source) if isinstance(source, int) else disk.copy_disk(source)
+
+
 def boot_files(what: Boot, memory_bytes: int) -> dict[str, bytes]:
     """The fw_cfg files that boot it; raises BadImageError or UsageError."""
     if what.is_disk:
