@@ -59,21 +59,18 @@ class Disk:
         """Have the host bring what was written to stable storage; raises DiskError."""
         try:
             os.fdatasync(self._descriptor)
-            has_name = os.fstat(self._descriptor).st_nlink > 0 or self._is_memory
+            is_deleted = os.fstat(self._descriptor).st_nlink == 0 and not self.name.startswith(MEMORY_PREFIX)
         except OSError as error:
-            raise self._failed("write", 0, _reason(error)) from error
-        if not has_name:
-            raise self._failed("keep", 0, "it was deleted while in use: what the guest writes is lost at the end")
+            raise self._failed("flush", 0, _reason(error)) from error
+        if is_deleted:
+            self._tell("deleted", "was deleted while in use: what the guest writes is lost at the end")
+            raise DiskError(0)
 
     def close(self) -> None:
         """Unlock the file; the disk must not be used any more."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-    @property
-    def _is_memory(self) -> bool:
-        return self.name.startswith(MEMORY_PREFIX)
 
     def _transfer(
         self, move: Callable[[int, list[memoryview], int], int], verb: str, sector: int, views: list[memoryview]
@@ -95,11 +92,14 @@ class Disk:
             raise OSError(errno.ENODATA, "the file was truncated while in use")
 
     def _failed(self, verb: str, sector: int, reason: str) -> DiskError:
-        if f"{verb} {reason}" not in self._told:
-            self._told.add(f"{verb} {reason}")
-            place = f" sector {sector}" if verb != "keep" else ""
-            self.on_trouble(f"{self.name}: cannot {verb}{place} ({reason}): the guest gets a disk error")
+        self._tell(f"{verb} {reason}", f"cannot {verb} at sector {sector} ({reason}): the guest gets a disk error")
         return DiskError(sector)
+
+    def _tell(self, kind: str, message: str) -> None:
+        """One line for each kind of trouble: a guest tries again and again."""
+        if kind not in self._told:
+            self._told.add(kind)
+            self.on_trouble(f"{self.name}: {message}")
 
 
 def _rest(views: list[memoryview], done: int) -> list[memoryview]:
