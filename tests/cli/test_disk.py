@@ -30,7 +30,14 @@ def emu(*arguments: str | Path, limit_bytes: int | None = None) -> subprocess.Co
 
     command = [*EMU, *map(str, arguments)]
     return subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=ROOT, timeout=LIMIT_S, check=False, preexec_fn=limit
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=LIMIT_S,
+        check=False,
+        preexec_fn=limit,
     )
 
 

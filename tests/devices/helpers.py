@@ -50,7 +50,6 @@ class BenchMemory:
             part = data[: MEMORY_BYTES - pa]
             self.data[pa : pa + len(part)] = part
 
-
     def views_to_load(self, extents: Sequence[Extent]) -> list[memoryview]:
         return [memoryview(self.read_physical(extent.pa, extent.size)) for extent in extents]
 
@@ -126,7 +125,9 @@ class BenchSignals:
 class Bench:
     """The board and its surroundings."""
 
-    def __init__(self, insns_per_second: int = INSNS_PER_SECOND, files: Mapping[str, bytes] = FILES, disk: BenchDisk | None = None) -> None:
+    def __init__(
+        self, insns_per_second: int = INSNS_PER_SECOND, files: Mapping[str, bytes] = FILES, disk: BenchDisk | None = None
+    ) -> None:
         self.clock, self.memory, self.signals, self.disk = BenchClock(), BenchMemory(), BenchSignals(), disk
         drive = None if disk is None else DriveSettings(disk, LATENCY_INSNS, BYTES_PER_SECOND)  # type: ignore[arg-type]
         settings = BoardSettings(insns_per_second, RAM_BYTES, START_TIME, files, drive)

@@ -110,7 +110,24 @@ def test_reset_leaves_nothing_behind_but_time_and_cmos(actions: list[tuple]) -> 
     for action in actions:
         perform(bench, action)
     bench.board.reset()
-    for port in [*range(0x40, 0x43), 0x20, 0x21, 0xA0, 0xA1, 0x61, 0x60, 0x64, 0x92, *range(0x3F8, 0x400), 0x4D0, 0x511, 0xCF9, *range(0x1F1, 0x1F8), 0x3F6, MASTER]:
+    for port in [
+        *range(0x40, 0x43),
+        0x20,
+        0x21,
+        0xA0,
+        0xA1,
+        0x61,
+        0x60,
+        0x64,
+        0x92,
+        *range(0x3F8, 0x400),
+        0x4D0,
+        0x511,
+        0xCF9,
+        *range(0x1F1, 0x1F8),
+        0x3F6,
+        MASTER,
+    ]:
         assert bench.read(port) == fresh.read(port), hex(port)
     assert (bench.board.has_interrupt(), bench.board.next_event()) == (False, NEVER)
 

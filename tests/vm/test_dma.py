@@ -134,7 +134,9 @@ def test_a_guest_goes_on_when_its_tables_and_code_are_rewritten_as_they_are() ->
             vm.run_until(time)
             if touches and vm.virtual_time >= time:
                 image = vm.read_physical(0x1000, MEMORY_BYTES - 0x1000)
-                used = [n for n in range(1, MEMORY_BYTES // PAGE_BYTES) if image[(n - 1) * PAGE_BYTES : n * PAGE_BYTES].strip(b"\0")]
+                used = [
+                    n for n in range(1, MEMORY_BYTES // PAGE_BYTES) if image[(n - 1) * PAGE_BYTES : n * PAGE_BYTES].strip(b"\0")
+                ]
                 for page in used:
                     if vm.state.pmap[page] >> pmap.STATE_SHIFT & pmap.STATE_MASK == pmap.PRESENT_PAGE:
                         store(vm, image[(page - 1) * PAGE_BYTES : page * PAGE_BYTES], Extent(page * PAGE_BYTES, PAGE_BYTES))
