@@ -38,7 +38,7 @@ def _run_here(append: str) -> float:
 def disk(mode: str, size: str) -> Row:
     """Sequential requests of one size: `read` or `write`."""
     value = _gigabytes_a_second(_run_here, mode, REQUESTS[size])
-    name = f"disk-{mode}-{size}"
+    name = _name(mode, size)
     if qemu_path() is None:
         return Row(name, value, "GB/s", "qemu", note="QEMU is not installed")
     with tempfile.NamedTemporaryFile(prefix="emu-disk-") as file:
@@ -48,6 +48,11 @@ def disk(mode: str, size: str) -> Row:
     return Row(name, value, "GB/s", "qemu tcg", peer)
 
 
+def _name(mode: str, size: str) -> str:
+    """`disk` is the one that says how fast the disk can be."""
+    return "disk" if (mode, size) == ("read", "1m") else f"disk-{mode}-{size}"
+
+
 DISK_BENCHMARKS: dict[str, Callable[[], Row]] = {
-    f"disk-{mode}-{size}": functools.partial(disk, mode, size) for size in REQUESTS for mode in ("read", "write")
+    _name(mode, size): functools.partial(disk, mode, size) for size in REQUESTS for mode in ("read", "write")
 }

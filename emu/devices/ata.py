@@ -192,7 +192,7 @@ class Drive:
 
     def advance(self) -> None:
         """Do what came due."""
-        while self._clock.now() >= self._due:
+        while self._due != NEVER and self._clock.now() >= self._due:
             self._due = NEVER
             self._state = State.IDLE
             self._then()

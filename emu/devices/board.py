@@ -117,7 +117,7 @@ class Board:
 
     def has_interrupt(self) -> bool:
         """Whether the interrupt controllers ask for the processor."""
-        return self.apic.has_interrupt() or self.apic.passes_pic and self.pic.has_interrupt()
+        return self.pic.has_interrupt() and self.apic.passes_pic or self.apic.has_interrupt()
 
     def acknowledge(self) -> int:
         """INTA: the vector to deliver."""

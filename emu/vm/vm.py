@@ -439,10 +439,9 @@ class VirtualMachine:
     def _set_deadline(self) -> None:
         """Say when the block hook shall stop the guest next."""
         control = self.control
-        now = int(control[cbw.INSNS])
         deadline = min(self._poll_due, self.board.next_event(), self._limit + self._idle_insns, self._pause)
         if self._input and self.board.serial_room():
-            deadline = min(deadline, max(self._input_due, now + 1))
+            deadline = min(deadline, max(self._input_due, int(control[cbw.INSNS]) + 1))
         control[cbw.DEADLINE] = deadline
         waiting = self.board.has_interrupt()
         control[cbw.IRQ_WAITING] = int(waiting)
