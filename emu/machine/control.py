@@ -10,9 +10,9 @@ WORDS = 192
 
 # The engine. Written once, by `emu.machine.cpu`.
 ENGINE = 0  # P: uc_engine *
-CONTEXT = 1  # P: uc_context * that holds the guest's registers at each exit
+FN_COPY = 1  # P: memmove
 HOST_CONTEXT = 2  # P: uc_context * of the engine before VMRUN (paging off: addresses are machine addresses)
-ENV = 3  # P: host address of CPUX86State inside CONTEXT
+ENV = 3  # P: host address of CONTEXT, a CPUX86State: the guest's registers at each exit (`emu.vm.context`)
 ERROR_CODE = 4  # P: host address of its error_code (a field of CONTEXT found by calibration)
 FN_SAVE = 5  # P: uc_context_save
 FN_RESTORE = 6  # P: uc_context_restore
@@ -79,6 +79,7 @@ BLOCKS = 58  # P: host address of the block table
 BLOCK = 59  # N: host address of the block table's entry for the block that runs, 0 none
 ENTER_BLOCK_FN = 60  # P: C function (control block, address, size, 0) for what the block hook does not do itself
 CODE_EPOCH = 62  # N: changes when linear addresses may have got other code
+CODE_PAGES = 157  # P: host address of the table of pages that code was fetched from (`emu.vm.access`)
 CODE_TAG = 65  # N: epoch and address space, as entries of the block table carry them
 CODE_COPY = 66  # P: host address of 8192 bytes: a block of code that crosses pages
 IRQ_WAITING = 63  # P: 1 while the PIC asks and the guest could not take it yet
@@ -151,6 +152,15 @@ GUEST_SFMASK = 138
 # The engine's CR3, which a hardware task switch changes without an exit (`emu.vm.clock`).
 LIVE_CR3 = 148  # P: host address of the engine's own
 ENGINE_CR3 = 149  # N: what the VMM put there
+
+# Where the engine's own state is, and what of it goes to and from CONTEXT (`emu.vm.context`).
+LIVE = 150  # P: host address of the engine's CPUX86State
+LOW_BYTES = 151  # P: bytes from its beginning up to the FPU's registers
+HIGH_AT = 152  # P: where the part behind the vector registers begins
+HIGH_BYTES = 153  # P: and its bytes
+ASIDE_CONTEXT = 154  # P: uc_context * for the guest's state while the engine is in HOST_CONTEXT
+ENGINE_CPU = 155  # P: the engine's CPUState *
+FN_FLUSH_PAGE = 156  # P: its tlb_flush_page(CPUState *, address); 0 if this library does not show it
 
 # Memory-mapped devices (`emu.vm.step`).
 DEVICE_READ_FN = 140  # P: C function (slot's number, offset) -> 32-bit value

@@ -1,6 +1,6 @@
 """Where the engine keeps a guest's registers: byte offsets into CPUX86State as `uc_context_save` copies it.
 
-The layout is the engine's own and no interface of it, so `emu.machine.cpu` proves every field used here against the
+The layout is the engine's own and no interface of it, so `emu.machine.calibration` proves every field used here against the
 public register functions at start-up and refuses to run on a library where one differs.
 """
 

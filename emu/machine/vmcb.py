@@ -1,7 +1,7 @@
 """The virtual machine control block of AMD-V: offsets and bits (AMD64 APM vol. 2, appendix B).
 
 The VMM enters a guest once with VMRUN; after that the guest's state lives in the engine's registers (see
-`emu.machine.cpu`), so only the fields that VMRUN reads and the two that exits write are named here.
+`emu.machine.engine`), so only the fields that VMRUN reads and the two that exits write are named here.
 """
 
 from __future__ import annotations

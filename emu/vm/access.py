@@ -9,11 +9,12 @@ from __future__ import annotations
 from emu.machine import control as cbw
 from emu.machine import env
 from emu.machine import paging as pg
-from emu.machine.native import compiled, load8, load16, load32, load64, store8, store32, store64
+from emu.machine.native import call3, compiled, load8, load16, load32, load64, store8, store32, store64
 from emu.vm import code, pmap, rows, sync, walk
 
 OK = -1  # no fault
 ONES8 = 0xFF
+MAX_INSN = 15  # bytes
 NOWHERE = 0  # no host address: the page takes no stores
 
 
@@ -137,6 +138,21 @@ def linear_load(cb: object, va: int, size: int, kind: int) -> tuple[int, int]:
 
 
 @compiled
+def plain_place(cb: object, va: int, kind: int) -> tuple[int, int]:
+    """(fault, host address) for stores at a linear address and behind it in its page; NOWHERE where each has to be seen to."""
+    at = va & env.system_mask(cb[cbw.ENV])
+    fault, ppn, _access, _size = walk.walk(cb, at, kind | pg.FAULT_WRITE, True)
+    if fault != walk.NO_FAULT:
+        cb[cbw.EXIT_INFO] = at
+        return fault, NOWHERE
+    slot = pmap.slot_of(cb, ppn)
+    word = pmap.entry(cb, slot)
+    if pmap.state(word) != pmap.PRESENT_PAGE or word & pmap.EXECUTED or must_follow(cb, slot):
+        return OK, NOWHERE
+    return OK, pmap.frame_address(cb, word & pmap.MPN_MASK) + (at & 0xFFF)
+
+
+@compiled
 def linear_store(cb: object, va: int, size: int, value: int, kind: int) -> int:
     """Store at a linear address (checked whole before a byte is written); OK or what the walk found."""
     mask = env.system_mask(cb[cbw.ENV])
@@ -159,16 +175,45 @@ def linear_store(cb: object, va: int, size: int, value: int, kind: int) -> int:
     return OK
 
 
+# Where code was fetched from lately: as good as the block table's entries are (`emu.vm.clock`), and under the same tag. An entry is
+# three words: page of the linear address, tag, host address of the page.
+CODE_PAGES = 64
+CODE_PAGE_BYTES = 24
+
+
+@compiled
+def code_page_entry(cb: object, page: int) -> int:
+    """Host address of the entry for the code page of a linear address."""
+    return cb[cbw.CODE_PAGES] + (page >> 12 & CODE_PAGES - 1) * CODE_PAGE_BYTES
+
+
+@compiled
+def is_known_code(cb: object, va: int) -> bool:
+    """Whether the page at a linear address is among those that code was fetched from lately: EXECUTED then, and not MIXED."""
+    page = va & env.linear_mask(cb[cbw.ENV]) & ~0xFFF
+    at = code_page_entry(cb, page)
+    return load64(at) == page and load64(at + 8) == code.tag(cb)
+
+
 @compiled
 def page_pointer(cb: object, va: int) -> int:
-    """Host address of the byte at a linear address, by the guest's tables, for reading within its page; 0 if none."""
-    fault, ppn, _access, _size = walk.walk(cb, va & env.linear_mask(cb[cbw.ENV]), walk.PEEK, False)
+    """Host address of the byte of code at a linear address, by the guest's tables, for reading within its page; 0 if none."""
+    page = va & env.linear_mask(cb[cbw.ENV]) & ~0xFFF
+    at = code_page_entry(cb, page)
+    if load64(at) == page and load64(at + 8) == code.tag(cb):
+        return load64(at + 16) + (va & 0xFFF)
+    fault, ppn, _access, _size = walk.walk(cb, page, walk.PEEK, False)
     if fault != walk.NO_FAULT:
         return 0
     word = pmap.entry(cb, pmap.slot_of(cb, ppn))
     if pmap.state(word) == pmap.UNALLOCATED or pmap.state(word) == pmap.DEVICE:
         return 0
-    return pmap.frame_address(cb, word & pmap.MPN_MASK) + (va & 0xFFF)
+    pointer = pmap.frame_address(cb, word & pmap.MPN_MASK)
+    if word & pmap.EXECUTED and not word & pmap.MIXED and not cb[cbw.NESTED_PLAIN]:  # there a CR3 may come back with other tables
+        store64(at, page)
+        store64(at + 8, code.tag(cb))
+        store64(at + 16, pointer)
+    return pointer + (va & 0xFFF)
 
 
 @compiled
@@ -180,7 +225,14 @@ def fetch(cb: object, va: int, target: int, size: int) -> int:
         if pointer == 0:
             return done
         part = min(size - done, 0x1000 - (va + done & 0xFFF))
-        for byte in range(part):
-            store8(target + done + byte, load8(pointer + byte))
+        call3(cb[cbw.FN_COPY], target + done, pointer, part)
         done += part
     return size
+
+
+@compiled
+def fetch_instruction(cb: object) -> None:
+    """Copy the instruction bytes at RIP to INSN_AT."""
+    regs = cb[cbw.ENV]
+    cb[cbw.EVENT_RIP] = load64(regs + env.EIP)
+    cb[cbw.INSN_BYTES] = fetch(cb, env.linear_ip(regs), cb[cbw.INSN_AT], MAX_INSN)

@@ -13,7 +13,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 
 from emu.machine import control as cbw
-from emu.vm.clock import COUNT_MASK, ENTRY_BYTES, PC_MASK, SIZE_SHIFT, TABLE_ENTRIES
+from emu.vm.clock import COUNT_MASK, ENTRY_BYTES, PC_MASK, SALT_SHIFT, SIZE_SHIFT, TABLE_ENTRIES
 
 NAME = "emu_block_hook"
 WORD, HALF = ir.IntType(64), ir.IntType(32)
@@ -43,14 +43,16 @@ def _module() -> ir.Module:
     def at_address(address: ir.Value) -> ir.Value:
         return builder.load(builder.inttoptr(address, WORD.as_pointer()))
 
-    number = builder.and_(builder.xor(pc, builder.ashr(pc, _constant(HASH_SHIFT))), _constant(TABLE_ENTRIES - 1))
+    tag = word(cbw.CODE_TAG)
+    mixed = builder.xor(builder.xor(pc, builder.ashr(pc, _constant(HASH_SHIFT))), builder.ashr(tag, _constant(SALT_SHIFT)))
+    number = builder.and_(mixed, _constant(TABLE_ENTRIES - 1))
     entry = builder.add(word(cbw.BLOCKS), builder.mul(number, _constant(ENTRY_BYTES)))
     key = builder.or_(builder.and_(pc, _constant(PC_MASK)), builder.shl(builder.zext(size, WORD), _constant(SIZE_SHIFT)))
     counted = at_address(builder.add(entry, _constant(8)))
     count = builder.and_(counted, _constant(COUNT_MASK))
     differences = [
         builder.xor(at_address(entry), key),
-        builder.xor(builder.sub(counted, count), word(cbw.CODE_TAG)),
+        builder.xor(builder.sub(counted, count), tag),
         builder.xor(at_address(word(cbw.LIVE_CR3)), word(cbw.ENGINE_CR3)),
     ]
     time = word(cbw.INSNS)

@@ -16,7 +16,7 @@ from emu.machine import env
 from emu.machine import paging as pg
 from emu.machine.decode import count_insns, insn_length
 from emu.machine.native import call2, compiled, load32, load64, store64
-from emu.vm import access, pmap, reasons, walk
+from emu.vm import access, code, context, pmap, reasons, walk
 from emu.vm.record import ring_is_nearly_full
 
 TABLE_ENTRIES = 1 << 13  # 128 KiB: the hot code of the guests here; a miss costs one decoding
@@ -25,21 +25,22 @@ SIZE_SHIFT = 48
 COUNT_MASK = 0xFFFF
 PC_BITS = SIZE_SHIFT  # of a canonical address, which its bit 47 completes
 PC_MASK = (1 << PC_BITS) - 1
-EPOCH_SHIFT = 16
-EPOCH_MASK = 0xFFF_FFFF
-SPACE_SHIFT = 44
+SALT_SHIFT = (
+    code.SPACE_SHIFT - 5
+)  # what the tag adds to a block's place: address spaces with other code at the same addresses go apart
 
 
 @compiled
 def refresh_tag(cb: object) -> None:
     """Bring CODE_TAG in line with the epoch and the guest's address space."""
-    cb[cbw.CODE_TAG] = (cb[cbw.CODE_EPOCH] & EPOCH_MASK) << EPOCH_SHIFT | (cb[cbw.GUEST_CR3] >> 12) << SPACE_SHIFT
+    cb[cbw.CODE_TAG] = code.tag(cb)
 
 
 @compiled
-def save_context(cb: object) -> None:
-    """Copy the engine's registers into CONTEXT."""
-    call2(cb[cbw.FN_SAVE], cb[cbw.ENGINE], cb[cbw.CONTEXT])
+def stop(cb: object, reason: int) -> None:
+    """Hand the exit to Python."""
+    cb[cbw.REASON] = reason
+    call2(cb[cbw.FN_STOP], cb[cbw.ENGINE], 0)
 
 
 @compiled
@@ -58,8 +59,10 @@ def count_code(cb: object, pc: int, size: int) -> int:
 
 
 @compiled
-def is_on_mixed_page(cb: object, pc: int) -> bool:
-    """Whether code at a linear address may change without the VMM seeing it."""
+def may_change_unseen(cb: object, pc: int) -> bool:
+    """Whether code at a linear address lies on a MIXED page."""
+    if access.is_known_code(cb, pc):
+        return False
     _fault, ppn, _access, _size = walk.walk(cb, pc, walk.PEEK, False)
     return pmap.entry(cb, pmap.slot_of(cb, ppn)) & pmap.MIXED != 0
 
@@ -76,13 +79,13 @@ def mark_code(cb: object, pc: int) -> None:
 @compiled
 def decode_block(cb: object, pc: int, size: int) -> int:
     """Count a block's instructions and remember them; returns the entry's host address."""
-    save_context(cb)
+    context.save(cb)
     insns = count_code(cb, pc, size)
     if cb[cbw.NESTED_PLAIN]:
         mark_code(cb, pc)
         mark_code(cb, pc + size - 1)
     at = entry_of(cb, pc)
-    if is_on_mixed_page(cb, pc) or is_on_mixed_page(cb, pc + size - 1):
+    if may_change_unseen(cb, pc) or may_change_unseen(cb, pc + size - 1):
         at = cb[cbw.BLOCKS] + TABLE_ENTRIES * ENTRY_BYTES  # the one entry that is never looked up
     store64(at, pc & PC_MASK | size << SIZE_SHIFT)
     store64(at + 8, cb[cbw.CODE_TAG] | insns)
@@ -163,7 +166,7 @@ def reason_to_stop(cb: object) -> int:
     if cb[cbw.STOPPED] or cb[cbw.INSNS] >= cb[cbw.DEADLINE]:
         return reasons.TIME
     if cb[cbw.IRQ_WAITING]:
-        save_context(cb)
+        context.save(cb)
         if may_interrupt(cb):
             return reasons.WINDOW
     else:
@@ -174,7 +177,7 @@ def reason_to_stop(cb: object) -> int:
 @compiled
 def entry_of(cb: object, pc: int) -> int:
     """Host address of the table entry for a block at a linear address."""
-    return cb[cbw.BLOCKS] + ((pc ^ pc >> 12) & TABLE_ENTRIES - 1) * ENTRY_BYTES
+    return cb[cbw.BLOCKS] + ((pc ^ pc >> 12 ^ cb[cbw.CODE_TAG] >> SALT_SHIFT) & TABLE_ENTRIES - 1) * ENTRY_BYTES
 
 
 @compiled
@@ -185,10 +188,9 @@ def on_task_switch(cb: object) -> bool:
     may run on that. Under nested paging CR3 is the guest's own.
     """
     if cb[cbw.SHADOWING]:
-        cb[cbw.REASON] = reasons.UNSUPPORTED
         cb[cbw.BLOCK] = 0
-        save_context(cb)
-        call2(cb[cbw.FN_STOP], cb[cbw.ENGINE], 0)
+        context.save(cb)
+        stop(cb, reasons.UNSUPPORTED)
         return True
     cb[cbw.GUEST_CR3] = cb[cbw.ENGINE_CR3] = load64(cb[cbw.LIVE_CR3])
     refresh_tag(cb)
@@ -203,10 +205,9 @@ def enter_block(cb: object, pc: int, size: int) -> None:
     if cb[cbw.INSNS] >= cb[cbw.WAKE]:
         reason = reason_to_stop(cb)
         if reason != reasons.RUNNING:
-            cb[cbw.REASON] = reason
             cb[cbw.BLOCK] = 0
-            save_context(cb)
-            call2(cb[cbw.FN_STOP], cb[cbw.ENGINE], 0)
+            context.save(cb)
+            stop(cb, reason)
             return
     at = entry_of(cb, pc)
     if load64(at) != pc & PC_MASK | size << SIZE_SHIFT or load64(at + 8) & ~COUNT_MASK != cb[cbw.CODE_TAG]:

@@ -10,18 +10,37 @@ from __future__ import annotations
 from emu.events import Kind
 from emu.machine import control as cbw
 from emu.machine.native import call2, call4, compiled
-from emu.vm import nested, pmap, rows
+from emu.vm import context, nested, pmap, rows
 from emu.vm.record import emit
 
 TLB_FLUSH_CONTROL = (1 << 30) | 11  # uc_ctl commands, as emu.machine.cpu checks: write, UC_CTL_TLB_FLUSH
 REMOVE_CODE_CONTROL = (1 << 30) | (2 << 26) | 9  # write with two arguments, UC_CTL_TB_REMOVE_CACHE
+EPOCH_SHIFT = 16  # of a tag: below is room for a count of instructions
+EPOCH_MASK = 0xFFF_FFFF
+SPACE_SHIFT = 44
 _CODE_FLUSH, _TLB = int(Kind.CODE_FLUSH), int(Kind.TLB_FLUSH)
+
+
+@compiled
+def tag(cb: object) -> int:
+    """What holds for the code at a linear address as long as it is the same: address space, and an epoch of what is mapped and stored."""
+    return (cb[cbw.CODE_EPOCH] & EPOCH_MASK) << EPOCH_SHIFT | (cb[cbw.GUEST_CR3] >> 12) << SPACE_SHIFT
 
 
 @compiled
 def flush_engine_tlb(cb: object) -> None:
     """Drop the engine's cached address translations."""
     call2(cb[cbw.FN_CTL], cb[cbw.ENGINE], TLB_FLUSH_CONTROL)
+
+
+@compiled
+def flush_engine_page(cb: object, va: int) -> bool:
+    """Drop the engine's cached translation of one address, if its library can."""
+    if not cb[cbw.FN_FLUSH_PAGE]:
+        return False
+    call2(cb[cbw.FN_FLUSH_PAGE], cb[cbw.ENGINE_CPU], va)
+    cb[cbw.NEEDS_TLB_FLUSH] = 0
+    return True
 
 
 @compiled
@@ -44,13 +63,14 @@ def flush_frame(cb: object, mpn: int) -> None:
     """Drop the engine's translated code of a frame.
 
     The engine wants addresses as the CPU sees them, so it is put in its state before VMRUN for the call: there, paging is
-    off and addresses are machine addresses. CONTEXT is the guest's state and comes back with it.
+    off and addresses are machine addresses.
     """
-    call2(cb[cbw.FN_RESTORE], cb[cbw.ENGINE], cb[cbw.HOST_CONTEXT])
+    context.save_all(cb, cb[cbw.ASIDE_CONTEXT])
+    context.restore_all(cb, cb[cbw.HOST_CONTEXT])
     flush_engine_tlb(cb)
     call4(cb[cbw.FN_CTL], cb[cbw.ENGINE], REMOVE_CODE_CONTROL, mpn << 12, (mpn + 1) << 12)
     flush_engine_tlb(cb)
-    call2(cb[cbw.FN_RESTORE], cb[cbw.ENGINE], cb[cbw.CONTEXT])
+    context.restore_all(cb, cb[cbw.ASIDE_CONTEXT])
     cb[cbw.CODE_EPOCH] += 1
 
 

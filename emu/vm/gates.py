@@ -75,11 +75,8 @@ def descriptor_limit(low: int, high: int) -> int:
 @compiled
 def read_pair(cb: object, address: int) -> tuple[int, int, int]:
     """(fault, low, high): the two words of a descriptor or gate, read as the supervisor."""
-    fault, low = access.linear_load(cb, address, 4, walk.IMPLICIT)
-    if fault != access.OK:
-        return fault, 0, 0
-    fault, high = access.linear_load(cb, address + 4, 4, walk.IMPLICIT)
-    return fault, low, high
+    fault, both = access.linear_load(cb, address, 8, walk.IMPLICIT)
+    return fault, both & 0xFFFF_FFFF, both >> 32 & 0xFFFF_FFFF
 
 
 @compiled
@@ -243,6 +240,15 @@ def push_frame(
     cb: object, base: int, esp: int, mask: int, size: int, items: int, first: int, flags: int, ip: int, error: int, user: bool
 ) -> tuple[int, int]:
     """(fault, new ESP): push items `items`-1 down to `first` of `frame_item`."""
+    bottom, top = base + (esp - size * (items - first) & mask), base + (esp - size & mask)
+    if size == 4 and bottom & ~0xFFF == top & ~0xFFF:
+        fault, at = access.plain_place(cb, top, stack_kind(cb, user))
+        if fault != access.OK:
+            return fault, 0
+        if at != access.NOWHERE:
+            for item in range(items - 1, first - 1, -1):
+                store32(at - size * (items - 1 - item), frame_item(cb, item, ip, flags, error))
+            return access.OK, esp - size * (items - first)
     for item in range(items - 1, first - 1, -1):
         esp -= size
         fault = push(cb, base, esp, mask, size, frame_item(cb, item, ip, flags, error), user)

@@ -7,16 +7,13 @@ an entry became stricter.
 
 from __future__ import annotations
 
-from emu.events import Kind
 from emu.machine import control as cbw
 from emu.machine import env, vmcb
-from emu.machine import paging as pg
 from emu.machine.decode import insn_length
 from emu.machine.native import (
     address_of,
     as_words,
     call2,
-    call3,
     cfunc,
     compiled,
     load32,
@@ -25,27 +22,10 @@ from emu.machine.native import (
     store64,
     types,
 )
-from emu.vm import access, clock, code, deliver, faults, pieces, reasons, registers, step, syscall, walk
-from emu.vm.record import emit, ring_is_nearly_full
+from emu.vm import access, clock, code, context, deliver, faults, pieces, port_access, reasons, registers, step
+from emu.vm.record import ring_is_nearly_full
 
-_PORT_READ, _PORT_WRITE = int(Kind.PORT_READ), int(Kind.PORT_WRITE)
-MAX_INSN = 15
 STUCK = 1000  # the same fault so often in a row, with no instruction between: native code made no progress
-
-
-@compiled
-def stop(cb: object, reason: int) -> None:
-    """Hand the exit to Python."""
-    cb[cbw.REASON] = reason
-    call2(cb[cbw.FN_STOP], cb[cbw.ENGINE], 0)
-
-
-@compiled
-def fetch_instruction(cb: object) -> None:
-    """Copy the instruction bytes at RIP to INSN_AT."""
-    regs = cb[cbw.ENV]
-    cb[cbw.EVENT_RIP] = load64(regs + env.EIP)
-    cb[cbw.INSN_BYTES] = access.fetch(cb, env.linear_ip(regs), cb[cbw.INSN_AT], MAX_INSN)
 
 
 @compiled
@@ -65,9 +45,9 @@ def deliver_due(cb: object) -> None:
         step.finish(cb)
     result = deliver.deliver(cb, vector, cb[cbw.DUE_SOURCE], cb[cbw.DUE_ERROR], cb[cbw.DUE_ADDRESS])
     if result == deliver.SHUTDOWN:
-        stop(cb, reasons.SHUTDOWN)
+        clock.stop(cb, reasons.SHUTDOWN)
     elif result == deliver.UNSUPPORTED:
-        stop(cb, reasons.UNSUPPORTED)
+        clock.stop(cb, reasons.UNSUPPORTED)
 
 
 @compiled
@@ -85,11 +65,11 @@ def on_memory_exit(cb: object, number: int) -> None:
     va = load64(cb[cbw.VMCB] + vmcb.EXIT_INFO_2)
     seen = load32(cb[cbw.ERROR_CODE]) & 0x1F
     if ring_is_nearly_full(cb) or cb[cbw.RESERVE_COUNT] < reasons.RESERVE_LOW:
-        stop(cb, reasons.REFILL)
+        clock.stop(cb, reasons.REFILL)
         return
     if is_stuck(cb, va, seen):
         cb[cbw.EXIT_INFO] = va
-        stop(cb, reasons.NO_PROGRESS)
+        clock.stop(cb, reasons.NO_PROGRESS)
         return
     if number == vmcb.EXIT_NESTED_FAULT:
         result = faults.on_nested_fault(cb, va, seen)
@@ -102,9 +82,9 @@ def on_memory_exit(cb: object, number: int) -> None:
             cb[cbw.FAULT_CODE] = seen
             result = faults.TRUE_FAULT
     if result == faults.NO_FRAME:
-        stop(cb, reasons.REFILL)
+        clock.stop(cb, reasons.REFILL)
     elif result == faults.DEVICE_FETCH:
-        stop(cb, reasons.DEVICE_FETCH)
+        clock.stop(cb, reasons.DEVICE_FETCH)
     elif result == faults.TRUE_FAULT:
         deliver.make_due(cb, deliver.PF, deliver.EXCEPTION, cb[cbw.FAULT_CODE], cb[cbw.EXIT_INFO])
 
@@ -128,7 +108,7 @@ def on_exception_exit(cb: object, vector: int) -> None:
 def on_register_exit(cb: object, number: int) -> None:
     """Control registers, INVLPG, RDTSC."""
     if ring_is_nearly_full(cb) or cb[cbw.RESERVE_COUNT] < reasons.RESERVE_LOW:
-        stop(cb, reasons.REFILL)
+        clock.stop(cb, reasons.REFILL)
         return
     if number == vmcb.EXIT_INVLPG:
         result = registers.on_invlpg(cb)
@@ -142,49 +122,9 @@ def on_register_exit(cb: object, number: int) -> None:
     elif result == registers.FAULT_UD:
         raise_fault(cb, deliver.UD)
     elif result == registers.NO_FRAME:
-        stop(cb, reasons.REFILL)
+        clock.stop(cb, reasons.REFILL)
     elif result == registers.TO_PYTHON:
         stop_for_python(cb)
-
-
-@compiled
-def return_to_port_instruction(cb: object) -> None:
-    """Take the registers back to what they were at the last port instruction, and the poison away."""
-    cb[cbw.IO_POISONED] = 0
-    cb[cbw.BLOCK] = 0
-    cb[cbw.INSNS] = cb[cbw.IO_TIME]
-    call2(cb[cbw.FN_RESTORE], cb[cbw.ENGINE], cb[cbw.IO_CONTEXT])
-    clock.save_context(cb)
-    if not cb[cbw.SHADOWING]:
-        store64(cb[cbw.MEMORY] + cb[cbw.NESTED_ROOT], cb[cbw.POISONED_ENTRY])
-    cb[cbw.NEEDS_TLB_FLUSH] = 1
-    fetch_instruction(cb)
-
-
-@compiled
-def end_at_port_instruction(cb: object) -> None:
-    """A port write ended the run (or reset the machine): nothing behind it has happened."""
-    return_to_port_instruction(cb)
-    registers.retire(cb, insn_length(cb[cbw.INSN_AT], cb[cbw.INSN_BYTES], env.code_bits(cb[cbw.ENV])))
-    stop(cb, reasons.TIME)
-
-
-@compiled
-def undo_port_instruction(cb: object) -> None:
-    """A port instruction of the block under way must fault: its registers come back, and the fault is delivered."""
-    vector, error = cb[cbw.PENDING_FAULT] - 1, cb[cbw.PENDING_ERROR]
-    cb[cbw.PENDING_FAULT] = 0
-    return_to_port_instruction(cb)
-    deliver.make_due(cb, vector, deliver.EXCEPTION, error, cb[cbw.EXIT_INFO])
-
-
-@compiled
-def after_poison(cb: object) -> None:
-    """The block of a poisoned port instruction has ended: fault, or end the run."""
-    if cb[cbw.PENDING_FAULT]:
-        undo_port_instruction(cb)
-    else:
-        end_at_port_instruction(cb)
 
 
 @compiled
@@ -194,7 +134,7 @@ def dispatch(cb: object, number: int) -> None:
     The larger ones are called through pointers: merged into this one they would be compiled over again at each level.
     """
     if cb[cbw.IO_POISONED]:
-        after_poison(cb)
+        port_access.after_poison(cb)
     elif number == vmcb.EXIT_EXCEPTION + deliver.PF or number == vmcb.EXIT_NESTED_FAULT:
         call2(cb[cbw.MEMORY_EXIT_FN], cb[cbw.SELF], number)
     elif number < vmcb.EXIT_BASE:
@@ -211,9 +151,9 @@ def dispatch(cb: object, number: int) -> None:
 @compiled
 def stop_for_python(cb: object) -> None:
     """Hand an exit to Python, with the guest's instruction and its length."""
-    fetch_instruction(cb)
+    access.fetch_instruction(cb)
     cb[cbw.INSN_LENGTH] = insn_length(cb[cbw.INSN_AT], cb[cbw.INSN_BYTES], env.code_bits(cb[cbw.ENV]))
-    stop(cb, reasons.EXIT)
+    clock.stop(cb, reasons.EXIT)
 
 
 @compiled
@@ -232,7 +172,7 @@ def serve_exit(cb: object, number: int) -> None:
     """One exit, from the engine and back to it."""
     cb[cbw.EXITS] += 1
     cb[cbw.EXIT_CODE] = number
-    clock.save_context(cb)
+    context.save(cb)
     if not cb[cbw.IO_POISONED]:
         if load64(cb[cbw.LIVE_CR3]) != cb[cbw.ENGINE_CR3] and clock.on_task_switch(cb):
             return
@@ -242,7 +182,7 @@ def serve_exit(cb: object, number: int) -> None:
     cb[cbw.EVENT_RIP] = load64(cb[cbw.ENV] + env.EIP)
     needs_bytes = cb[cbw.EVENT_INSNS] or (number >= vmcb.EXIT_BASE and number < vmcb.EXIT_EXCEPTION)
     if needs_bytes or number == vmcb.EXIT_INVLPG or number == vmcb.EXIT_RDTSC:
-        fetch_instruction(cb)
+        access.fetch_instruction(cb)
     dispatch(cb, number)
     if cb[cbw.DUE]:
         call2(cb[cbw.DELIVER_FN], cb[cbw.SELF], 0)
@@ -253,8 +193,7 @@ def serve_exit(cb: object, number: int) -> None:
 def finish(cb: object) -> None:
     """Give the engine what the exit's handler changed."""
     if cb[cbw.MODIFIED] and cb[cbw.REASON] == reasons.RUNNING:
-        call2(cb[cbw.FN_RESTORE], cb[cbw.ENGINE], cb[cbw.CONTEXT])
-        cb[cbw.MODIFIED] = 0
+        context.put_back(cb)
     if cb[cbw.NEEDS_TLB_FLUSH]:
         code.flush_engine_tlb(cb)
         code.note_flushed_tlb(cb)
@@ -277,131 +216,6 @@ def compile_for_python() -> None:
     for function in (access.load_block, access.store_block):
         function.compile((words, types.int64, types.int64, types.int64))
     pieces.find_pieces.compile((words, types.int64, types.int64, types.int64, types.int64))
-
-
-# ---- ports ----------------------------------------------------------------------------------------------------------
-
-
-@compiled
-def port_is_denied(cb: object, port: int, size: int) -> int:
-    """0 if the guest may use the port now; else 1 + the vector of the fault, with PENDING_ERROR set."""
-    regs = cb[cbw.ENV]
-    flags = load64(regs + env.EFLAGS)
-    cb[cbw.PENDING_ERROR] = 0
-    if not cb[cbw.GUEST_CR0] & pg.CR0_PE:
-        return 0
-    if not flags & pg.EFLAGS_VM and env.cpl(regs) <= (flags & pg.EFLAGS_IOPL) >> 12:
-        return 0
-    task = regs + env.TR
-    limit = load32(task + env.LIMIT)
-    if not load32(task + env.FLAGS) >> 8 & 8 or limit < 0x67:
-        return 1 + deliver.GP
-    base = load64(task + env.BASE)
-    fault, bitmap = access.linear_load(cb, base + 0x66, 2, walk.IMPLICIT)
-    if fault == access.OK:
-        if bitmap + (port >> 3) + 1 > limit:
-            return 1 + deliver.GP
-        fault, bits = access.linear_load(cb, base + bitmap + (port >> 3), 2, walk.IMPLICIT)
-        if fault == access.OK:
-            return 1 + deliver.GP if bits >> (port & 7) & (1 << size) - 1 else 0
-    cb[cbw.PENDING_ERROR] = fault
-    return 1 + deliver.PF
-
-
-@compiled
-def poison(cb: object, fault: int) -> None:
-    """End the block under way at a port instruction, which no hook of the engine can do: nothing translates any more.
-
-    The next access or block then comes to `after_poison`, with the fault (vector + 1) that the instruction gives, 0 for none.
-    """
-    cb[cbw.PENDING_FAULT] = fault
-    cb[cbw.IO_POISONED] = 1
-    cb[cbw.IO_TIME] = cb[cbw.IO_NOW]
-    call2(cb[cbw.FN_SAVE], cb[cbw.ENGINE], cb[cbw.IO_CONTEXT])
-    if cb[cbw.SHADOWING]:
-        store64(cb[cbw.SCRATCH], cb[cbw.EMPTY_ROOT])
-        call3(cb[cbw.FN_REG_WRITE], cb[cbw.ENGINE], registers.REG_CR3, cb[cbw.SCRATCH])
-    else:
-        at = cb[cbw.MEMORY] + cb[cbw.NESTED_ROOT]
-        cb[cbw.POISONED_ENTRY] = load64(at)
-        store64(at, 0)
-        code.flush_engine_tlb(cb)
-    cb[cbw.WAKE] = 0
-
-
-@compiled
-def begin_port(cb: object, port: int, size: int) -> bool:
-    """Start of a port access: exact time, instruction, permission; false if it must have no effect."""
-    if cb[cbw.IO_POISONED]:
-        return False
-    clock.save_context(cb)
-    cb[cbw.IO_NOW] = clock.now_in_block(cb)
-    cb[cbw.EVENT_RIP] = load64(cb[cbw.ENV] + env.EIP)
-    if cb[cbw.EVENT_INSNS]:
-        fetch_instruction(cb)
-    denied = port_is_denied(cb, port, size)
-    if denied:
-        poison(cb, denied)
-        cb[cbw.IO_NOW] = -1
-        return False
-    return True
-
-
-@compiled
-def serve_port_read(cb: object, port: int, size: int) -> int:
-    """IN: ask the board."""
-    if not begin_port(cb, port, size):
-        return -1
-    value = call2(cb[cbw.PORT_READ_FN], port, size) & (1 << 8 * size) - 1
-    emit(cb, _PORT_READ, size, port, -1, -1, 0, value)
-    if cb[cbw.STOPPED]:
-        poison(cb, 0)
-    cb[cbw.IO_NOW] = -1
-    return value
-
-
-@compiled
-def serve_port_write(cb: object, port: int, size: int, value: int) -> None:
-    """OUT: tell the board."""
-    if not begin_port(cb, port, size):
-        return
-    emit(cb, _PORT_WRITE, size, port, -1, -1, 0, value)
-    call3(cb[cbw.PORT_WRITE_FN], port, size, value)
-    if cb[cbw.STOPPED]:
-        poison(cb, 0)
-    cb[cbw.IO_NOW] = -1
-
-
-@compiled
-def serve_system_call(cb: object, is_sysenter: bool) -> None:
-    """SYSCALL and SYSENTER, which the engine leaves to its hooks: the instruction's effect, or its fault."""
-    if cb[cbw.IO_POISONED]:
-        return
-    clock.save_context(cb)
-    cb[cbw.IO_NOW] = clock.now_in_block(cb)
-    cb[cbw.EVENT_RIP] = load64(cb[cbw.ENV] + env.EIP)
-    if cb[cbw.EVENT_INSNS]:
-        fetch_instruction(cb)
-    fault = syscall.fault_of_sysenter(cb) if is_sysenter else syscall.fault_of_syscall(cb)
-    if fault:
-        cb[cbw.PENDING_ERROR] = 0
-        poison(cb, fault)
-    else:
-        length = instruction_length(cb)
-        if is_sysenter:
-            syscall.enter_by_sysenter(cb, length)
-        else:
-            syscall.enter_by_syscall(cb, length)
-        call2(cb[cbw.FN_RESTORE], cb[cbw.ENGINE], cb[cbw.CONTEXT])
-    cb[cbw.IO_NOW] = -1
-
-
-@compiled
-def instruction_length(cb: object) -> int:
-    """The length of the instruction at RIP."""
-    if not cb[cbw.EVENT_INSNS]:
-        fetch_instruction(cb)
-    return insn_length(cb[cbw.INSN_AT], cb[cbw.INSN_BYTES], env.code_bits(cb[cbw.ENV]))
 
 
 # ---- called through pointers in the control block ----------------------------------------------------------------
@@ -447,22 +261,22 @@ def on_other_block(control: int, pc: int, size: int, _unused: int) -> int:
 @cfunc(types.uint32(types.voidptr, types.uint32, types.int32, types.voidptr), cache=True)
 def on_port_read(_engine: object, port: int, size: int, data: object) -> int:
     """UC_HOOK_INSN for IN."""
-    return serve_port_read(as_words(address_of(data), cbw.WORDS), types.int64(port), types.int64(size))
+    return port_access.serve_port_read(as_words(address_of(data), cbw.WORDS), types.int64(port), types.int64(size))
 
 
 @cfunc(types.void(types.voidptr, types.uint32, types.int32, types.uint32, types.voidptr), cache=True)
 def on_port_write(_engine: object, port: int, size: int, value: int, data: object) -> None:
     """UC_HOOK_INSN for OUT."""
-    serve_port_write(as_words(address_of(data), cbw.WORDS), types.int64(port), types.int64(size), types.int64(value))
+    port_access.serve_port_write(as_words(address_of(data), cbw.WORDS), types.int64(port), types.int64(size), types.int64(value))
 
 
 @cfunc(types.void(types.voidptr, types.voidptr), cache=True)
 def on_syscall(_engine: object, data: object) -> None:
     """UC_HOOK_INSN for SYSCALL."""
-    serve_system_call(as_words(address_of(data), cbw.WORDS), False)
+    port_access.serve_system_call(as_words(address_of(data), cbw.WORDS), False)
 
 
 @cfunc(types.void(types.voidptr, types.voidptr), cache=True)
 def on_sysenter(_engine: object, data: object) -> None:
     """UC_HOOK_INSN for SYSENTER."""
-    serve_system_call(as_words(address_of(data), cbw.WORDS), True)
+    port_access.serve_system_call(as_words(address_of(data), cbw.WORDS), True)

@@ -11,8 +11,8 @@ from emu.machine import control as cbw
 from emu.machine import env
 from emu.machine import paging as pg
 from emu.machine.decode import operand_of
-from emu.machine.native import call2, call3, compiled, load32, load64, store32, store64
-from emu.vm import clock, code, deliver, nested, rows, shadow, sync, walk
+from emu.machine.native import call3, compiled, load32, load64, store32, store64
+from emu.vm import code, context, deliver, nested, rows, shadow, sync, walk
 from emu.vm.record import emit
 
 REG_CR0, REG_CR3, REG_CR4 = 50, 53, 54  # UC_X86_REG_CR*, as emu.machine.cpu checks
@@ -80,11 +80,10 @@ def retire(cb: object, length: int) -> None:
 def write_engine_register(cb: object, register: int, value: int) -> None:
     """Set a control register of the engine, with all that the engine derives from it; CONTEXT follows."""
     if cb[cbw.MODIFIED]:
-        call2(cb[cbw.FN_RESTORE], cb[cbw.ENGINE], cb[cbw.CONTEXT])
-        cb[cbw.MODIFIED] = 0
+        context.put_back(cb)
     store64(cb[cbw.SCRATCH], value)
     call3(cb[cbw.FN_REG_WRITE], cb[cbw.ENGINE], register, cb[cbw.SCRATCH])
-    clock.save_context(cb)
+    context.save(cb)
     if register == REG_CR3:
         cb[cbw.ENGINE_CR3] = value
 
@@ -407,6 +406,21 @@ def store_machine_status(cb: object, segment: int, operand: int, length: int) ->
 
 
 @compiled
+def sync_address(cb: object, va: int) -> None:
+    """The guest invalidated one address: read the entry that maps it, if its table is out of sync.
+
+    Where the shadow's entry for it can be reached at this address alone, it is the only one that the engine's TLB may have to forget.
+    """
+    sync.sync_pointers(cb)
+    if cb[cbw.NEEDS_TLB_FLUSH]:
+        sync.sync_entry(cb, va)
+        return
+    sync.sync_entry(cb, va)
+    if cb[cbw.NEEDS_TLB_FLUSH] and sync.is_mapped_once(cb, va):
+        code.flush_engine_page(cb, va)
+
+
+@compiled
 def on_invlpg(cb: object) -> int:
     """INVLPG: one address is no longer what the guest's TLB may have."""
     segment, offset, _field, length = decode_operand(cb)
@@ -417,7 +431,7 @@ def on_invlpg(cb: object) -> int:
         cb[cbw.CODE_EPOCH] += 1
         cb[cbw.NEEDS_TLB_FLUSH] = 1
     elif cb[cbw.GUEST_LEVELS] != pg.LONG or walk.is_canonical(va):  # the engine's TLB knows no more than the shadow tables do
-        sync.sync_address(cb, va)
+        sync_address(cb, va)
     emit(cb, _INVLPG, 0, va, -1, -1, 0, 0)
     retire(cb, length)
     return SERVED

@@ -13,7 +13,7 @@ from emu.devices import vga
 from emu.machine import control as cbw
 from emu.machine.memory import FrameUse, MachineMemory
 from emu.units import KIB, MPN, PAGE_BYTES, pages_of
-from emu.vm import clock, pmap, shadow, step_records
+from emu.vm import access, clock, pmap, shadow, step_records
 from emu.vm.rows import ENTRIES, LINK_WORDS, NEXT_FREE, ROW_WORDS
 from emu.vm.rows import FRAME as ROW_FRAME
 
@@ -56,6 +56,7 @@ class VmState:
         self.step_rows = np.zeros(step_records.LIMIT * step_records.BYTES, np.uint8)
         self.step_copies = np.zeros(step_records.LIMIT * PAGE_BYTES, np.uint8)
         self.blocks = np.zeros((clock.TABLE_ENTRIES + 1) * clock.ENTRY_BYTES, np.uint8)
+        self.code_pages = np.full(access.CODE_PAGES * access.CODE_PAGE_BYTES, 0xFF, np.uint8)  # of no page
         self.code_copy = np.zeros(2 * PAGE_BYTES, np.uint8)
         self.insn = np.zeros(64, np.uint8)  # 15, and what decoding may look at beyond
         self.counters = np.zeros(events.NUMBER_OF_KINDS, np.int64)
@@ -105,6 +106,7 @@ class VmState:
             cbw.SINKS: self.sinks,
             cbw.BLOCKS: self.blocks,
             cbw.CODE_COPY: self.code_copy,
+            cbw.CODE_PAGES: self.code_pages,
             cbw.INSN_AT: self.insn,
             cbw.EVENTS: self.ring,
             cbw.COUNTERS: self.counters,

@@ -294,10 +294,27 @@ def sync_all(cb: object) -> None:
 
 
 @compiled
-def sync_address(cb: object, va: int) -> None:
-    """The guest invalidated one address: read the one entry that maps it, if its table is out of sync."""
-    sync_pointers(cb)
-    sync_entry(cb, va)
+def is_mapped_once(cb: object, va: int) -> bool:
+    """Whether the shadow of the page table for `va` is reached from the engine's root by one path, so by no other address."""
+    slot = pmap.slot_of(cb, walk.page_table(cb, va))
+    half = va >> 21 & 1 if cb[cbw.GUEST_LEVELS] == pg.LEGACY else 0
+    found = -1
+    row = load32(cb[cbw.TABLES] + 4 * slot) - 1
+    while row >= 0:
+        role = rows.row_word(cb, row, rows.ROLE)
+        if not rows.is_traced_role(role) or role & rows.LEVEL_MASK != 1:
+            return False
+        if role >> rows.QUADRANT_SHIFT & 3 == half:
+            if found >= 0:
+                return False
+            found = row
+        row = rows.row_word(cb, row, rows.NEXT_IN_SLOT) - 1
+    while found >= 0 and found != cb[cbw.ROOT]:
+        link = rows.row_word(cb, found, rows.PARENTS) - 1
+        if link < 0 or load32(rows.link_address(cb, link)):
+            return False
+        found = link // rows.ENTRIES
+    return found >= 0
 
 
 @compiled

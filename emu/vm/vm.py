@@ -38,6 +38,7 @@ from emu.vm import (
     handler,
     nested,
     pmap,
+    port_access,
     reasons,
     reclaim,
     record,
@@ -351,7 +352,7 @@ class VirtualMachine:
     def _serve(self) -> None:
         """After the engine stopped: do what its reason asks."""
         if self.control[cbw.IO_POISONED] and not self.control[cbw.PENDING_FAULT]:
-            handler.end_at_port_instruction(self.control)
+            port_access.end_at_port_instruction(self.control)
         reason = int(self.control[cbw.REASON])
         self.control[cbw.REASON] = reasons.RUNNING
         self._look_due = reason != reasons.EXIT
@@ -381,7 +382,7 @@ class VirtualMachine:
         elif reason == reasons.NO_PROGRESS:
             stop = exits.no_progress(self._context)
         elif reason == reasons.PORT_FAULT:
-            handler.undo_port_instruction(self.control)
+            port_access.undo_port_instruction(self.control)
             stop = self._context.deliver_due()
         elif reason != reasons.TIME:
             msg = f"the engine stopped at {self.registers.rip:08x} without a reason ({reason})"
@@ -448,7 +449,7 @@ class VirtualMachine:
         control[cbw.WAKE] = 0 if waiting or control[cbw.STOPPED] else deadline
 
     def _interrupt(self) -> Stop | None:
-        handler.fetch_instruction(self.control)
+        access.fetch_instruction(self.control)
         return self._context.inject(self.board.acknowledge(), deliver.HARDWARE)
 
     def _halt(self) -> Stop | None:

@@ -19,7 +19,7 @@ import numpy as np
 from elftools.elf.elffile import ELFFile
 from unicorn import UC_ARCH_X86, UC_HOOK_CODE, UC_HOOK_INSN, UC_HOOK_INTR, UC_MODE_32, Uc, UcError, x86_const
 
-from emu.machine import cpu, env
+from emu.machine import calibration, env
 from tests.truth import guest, layout
 
 INFO, MODULES, SCRIPT = 0x9000, 0x9100, 0x20_0000
@@ -89,7 +89,7 @@ class PlainMachine:
 
     def _on_exception(self, uc: Uc, vector: int, _data: Any) -> None:
         uc.context_update(self.raised)
-        error = self._state_word(cpu.calibrate().error_code, np.uint32) if vector in WITH_ERROR else 0
+        error = self._state_word(calibration.calibrate().error_code, np.uint32) if vector in WITH_ERROR else 0
         self._answer("vector", vector)
         self._answer("error", error)
         self._answer("value", uc.reg_read(x86_const.UC_X86_REG_EAX))
@@ -116,7 +116,7 @@ class PlainMachine:
     def _state_word(self, at: int, width: type[np.unsignedinteger[Any]]) -> int:
         """A number of CPUX86State in `raised`."""
         pointer = ctypes.cast(self.raised.context, ctypes.POINTER(ctypes.c_uint8))
-        start = cpu.calibrate().env + at
+        start = calibration.calibrate().env + at
         return int(np.ctypeslib.as_array(pointer, (start + 8,))[start:].view(width)[0])
 
 
