@@ -11,10 +11,10 @@ from typing import Any
 
 from emu import images
 from emu.config import Mmu, VmConfig, parse_size
-from emu.devices.disk import SECTOR_BYTES
 from emu.errors import UsageError
 from emu.events import CATALOGUE, GROUPS, Outcome
 from emu.trace.counters import SHADOW_COUNTERS
+from emu.vm import launch
 
 FILE_NAME = "suite.toml"
 
@@ -22,7 +22,6 @@ DEFAULT_LIMIT = 1_000_000_000  # virtual time: 100 s, about what runners of test
 MAX_EXIT_VALUE = 0xFFFF_FFFF
 OUTCOMES = tuple(o for o in Outcome if o not in (Outcome.INTERRUPTED, Outcome.PAUSED))
 EXTRA_COUNTERS = ("exits", "pf_taken", "nested_faults", "shadow_pages", "nested_pages")
-SIZE = re.compile(r"\d+[KMGkmg]?")  # a disk that is no file
 MMU_PLACE = "{mmu}"  # in the name of a golden file: the MMU's name
 
 
@@ -256,12 +255,11 @@ class _Reader:
 
     def attached_disk(self, key: str, value: Any) -> Path | int:
         """A size, or a disk image beside the suite."""
-        if not SIZE.fullmatch(self.text(key, value)):
-            return self.file(key, value)
-        size = parse_size(value, what="disk size")
-        if not size or size % SECTOR_BYTES:
-            raise self.fail(f"{key}: expected whole sectors of {SECTOR_BYTES} bytes")
-        return size
+        try:
+            source = launch.disk_source(self.text(key, value))
+        except UsageError as error:
+            raise self.fail(f"{key}: {error}") from error
+        return self.file(key, value) if isinstance(source, Path) else source
 
     def files(self, key: str, value: Any) -> tuple[Path, ...]:
         return tuple(self.file(key, item) for item in self.texts(key, value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from emu.vm import loader
 if TYPE_CHECKING:
     from emu.vm.vm import Console, VirtualMachine
 
+SIZE = re.compile(r"\d+[KMGkmg]?", re.ASCII)  # a disk that is no file
 READONLY = ",readonly"  # behind the name of a disk
 
 
@@ -58,6 +60,16 @@ def open_disk(text: str) -> Disk:
     if not name:
         raise UsageError("--disk: expected FILE, FILE,readonly or memory:SIZE")
     return disk.open_disk(Path(name), readonly=text.endswith(READONLY))
+
+
+def disk_source(text: str) -> Path | int:
+    """What `scratch_disk` takes: bytes for a size such as `16M`, else a file; raises UsageError for a size of part of a sector."""
+    if not SIZE.fullmatch(text):
+        return Path(text)
+    size = parse_size(text, what="disk size")
+    if not size or size % disk.SECTOR_BYTES:
+        raise UsageError(f"disk of {size} bytes: whole sectors of {disk.SECTOR_BYTES} bytes are needed")
+    return size
 
 
 def scratch_disk(source: Path | int) -> Disk:

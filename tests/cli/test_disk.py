@@ -174,3 +174,39 @@ def test_a_run_that_is_killed_leaves_what_was_written(image: Path) -> None:
     data = image.read_bytes()
     request = b"".join(at.to_bytes(4, "little").ljust(4096, b"\0") for at in range(0, 65536, 4096))
     assert all(data[at : at + 65536] == request for at in range(0, DISK_BYTES, 65536))
+
+
+SUITE_OF_DISKS = f"""
+[defaults]
+image = "{ROOT / "emu" / "images" / "bench.elf"}"
+memory = "64M"
+append = "mode=disk-read n=1 request=4096"
+mmu = ["shadow"]
+reason = "one is enough"
+
+[[case]]
+name = "ones"
+disk = "ones.img"
+serial_regex = "check=(?!00000000)"
+
+[[case]]
+name = "missing"
+disk = "missing.img"
+
+[[case]]
+name = "zeros"
+disk = "1M"
+serial = "check=00000000"
+"""
+
+
+def test_cases_of_a_suite_get_copies(tmp_path: Path) -> None:
+    ones = tmp_path / "ones.img"
+    ones.write_bytes(b"\1" * 65536)
+    (tmp_path / "suite.toml").write_text(SUITE_OF_DISKS)
+    run = emu("test", tmp_path)
+    assert "PASS ones [shadow]" in run.stdout
+    assert "PASS zeros [shadow]" in run.stdout
+    assert "FAIL missing [shadow]" in run.stdout
+    assert "missing.img: cannot open the disk image (no such file or directory)" in run.stdout + run.stderr
+    assert ones.read_bytes() == b"\1" * 65536
