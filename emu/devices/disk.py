@@ -121,6 +121,9 @@ def memory_disk(size_bytes: int) -> Disk:
     """A disk of zeros in the host's memory, which is gone at the end; raises BadImageError."""
     name = f"{MEMORY_PREFIX}{size_bytes}"
     _check_size(name, size_bytes)
+    have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size_bytes > have:
+        raise BadImageError(f"{name}: the host has {have >> 20} MiB of memory: use a file")
     try:
         descriptor = os.memfd_create("emu-disk", os.MFD_CLOEXEC)
         os.ftruncate(descriptor, size_bytes)

@@ -154,6 +154,11 @@ def test_memory_disk() -> None:
     it.close()
 
 
+def test_a_memory_disk_larger_than_memory() -> None:
+    with pytest.raises(BadImageError, match="use a file"):
+        memory_disk(disk.MAX_DISK_BYTES)
+
+
 def test_a_copy_leaves_the_original_alone(image: Path) -> None:
     before = image.read_bytes()
     it = copy_disk(image)
