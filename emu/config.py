@@ -13,6 +13,8 @@ from emu.units import GIB, KIB, MIB, PAGE_BYTES
 MIN_MEMORY_BYTES = 4 * MIB  # the firmware, a kernel at 1 MiB and room to work in
 MAX_MEMORY_BYTES = 3 * GIB  # above lie the addresses that PC chipsets keep for devices
 MAX_DIGITS = 18  # more than any size has
+DURATIONS = {"us": 1, "ms": 1_000, "s": 1_000_000}  # in microseconds; the longer suffixes first
+MAX_LATENCY_US = 3_600_000_000
 SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -39,6 +41,18 @@ def parse_size(text: str, *, what: str = "memory size") -> int:
     return int(number) * SUFFIXES[suffix]
 
 
+def parse_duration(text: str, *, what: str) -> int:
+    """Microseconds of a duration such as `500us`, `8ms` or `1s`; raises UsageError for anything else."""
+    cleaned = text.strip().lower()
+    suffix = next((suffix for suffix in DURATIONS if cleaned.endswith(suffix)), "")
+    number = cleaned.removesuffix(suffix)
+    if not suffix or not number.isascii() or not number.isdigit() or len(number) > MAX_DIGITS:
+        if cleaned == "0":
+            return 0
+        raise UsageError(f"{what} '{text[:40]}': expected a whole number with us, ms or s, such as 500us")
+    return int(number) * DURATIONS[suffix]
+
+
 def parse_switches(text: str) -> frozenset[str]:
     """The shadow MMU's switches in a list such as `no-unsync,no-cache`, `all` for every one; VmConfig refuses unknown ones."""
     names = frozenset(name.strip() for name in text.split(",") if name.strip())
@@ -61,6 +75,8 @@ class VmConfig:
     shadow_switches: frozenset[str] = field(default_factory=frozenset)  # of SHADOW_SWITCHES: optimizations switched off
     shadow_pages: int = 4096  # 16 MiB of shadow tables, enough to map 8 GiB; least recently used ones go first
     unsync_tables: int = 16  # guest tables out of sync at once; KVM's limit for a root is 16 too
+    disk_latency_us: int = 500  # virtual time of a command before its data move: a disk that seldom seeks
+    disk_bytes_per_second: int = 50 * MIB  # of virtual time: a disk of 2002
     reserve_frames: int = 512  # handed out by native code between two visits of Python
     nested_tables: int = 8192  # then all are dropped: only a guest that roams through absent memory gets there
     events: frozenset[str] = field(default_factory=frozenset)  # groups to record; empty: none
@@ -75,6 +91,10 @@ class VmConfig:
                 f"to {MAX_MEMORY_BYTES // MIB}M"
             )
             raise UsageError(msg)
+        if not 0 <= self.disk_latency_us <= MAX_LATENCY_US:
+            raise UsageError(f"disk latency of {self.disk_latency_us} us: expected from 0 to an hour")
+        if self.disk_bytes_per_second < 1:
+            raise UsageError("disk bandwidth of 0 bytes a second: at least 1 is needed")
         for switch in self.shadow_switches:
             if switch not in SHADOW_SWITCHES:
                 raise UsageError(f"unknown shadow switch '{switch}': known are {', '.join(SHADOW_SWITCHES)}")

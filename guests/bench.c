@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Loops to measure a machine by. Arguments: mode=NAME picks the loop, n=COUNT its repetitions, pages=COUNT the
- * working set of mode `touch`, paging=off leaves paging off. The checksum must be the same on every machine.
+ * working set of mode `touch`, request=BYTES what the disk's modes transfer at once, paging=off leaves paging off.
+ * The checksum must be the same on every machine.
  */
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "bench_disk.h"
 #include "bench_mmu.h"
 #include "lib/boot.h"
 #include "lib/cmdline.h"
@@ -257,6 +259,8 @@ static const struct mode {
     {"cpuid", run_cpuid, 100000, false, NULL},
     {"fault", run_fault, 100000, true, NULL},
     {"syscall", run_syscall, 100000, false, NULL},
+    {"disk-read", run_disk_read, 1000, false, NULL},
+    {"disk-write", run_disk_write, 1000, false, NULL},
     {"cr3", NULL, 1000, true, run_cr3},
     {"ptewrite", NULL, 100000, true, run_ptewrite},
     {"ptestore", NULL, 100000, true, run_ptestore},

@@ -34,6 +34,7 @@ SUITE_LINKER_SCRIPT = "suite/lib/suite.ld"
 SUITE_SHARED_SOURCES = (
     "lib/cmdline.c",
     "lib/exit.c",
+    "lib/ide.c",
     "lib/print.c",
     "lib/serial.c",
     "lib/string.c",

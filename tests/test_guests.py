@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from emu import images
 from emu.config import Mmu, VmConfig
+from emu.devices.disk import memory_disk
 from emu.machine.memory import MachineMemory
 from emu.units import MIB, PAGE_BYTES
 from emu.vm import check, loader
@@ -26,6 +28,7 @@ QEMU = shutil.which("qemu-system-i386")
 QEMU_LIMIT_S = 60  # a run takes a second; this only ends a hung one
 INSN_LIMIT = 200_000_000  # twenty times what the longest run here takes
 EMU = [sys.executable, "-c", "from emu.cli import run; run()"]
+NEEDS_DISK, DISK_BYTES = "mode=disk", 2 * MIB
 ROOT = Path(__file__).resolve().parent.parent
 
 SCRIPT = b"help\necho one  two\nfault\nnonsense\n\nechx\x7fo again\nquit\n"  # what differs between machines is left out
@@ -61,11 +64,12 @@ def make_vm(
     append: str = "",
     on_events: Callable[[np.ndarray], None] | None = None,
 ) -> VirtualMachine:
-    """A machine just large enough with one VM that will boot `image`."""
+    """A machine just large enough with one VM that will boot `image`, and an empty disk if it is to measure one."""
     rom = images.firmware()
     memory = MachineMemory(frames_needed(config, len(rom)) * PAGE_BYTES, debug=True)
     files = loader.load(image, config.memory_bytes, append)
-    return VirtualMachine(memory, config, rom=rom, firmware_files=files, console=console, on_events=on_events)
+    disk = memory_disk(DISK_BYTES) if NEEDS_DISK in append else None
+    return VirtualMachine(memory, config, rom=rom, firmware_files=files, console=console, on_events=on_events, disk=disk)
 
 
 def run_here(guest: str, mmu: Mmu, append: str = "", script: bytes = b"", memory_mib: int = 32) -> tuple[bytes, Stop]:
@@ -74,6 +78,7 @@ def run_here(guest: str, mmu: Mmu, append: str = "", script: bytes = b"", memory
     vm = make_vm(images.guest(guest), VmConfig(memory_bytes=memory_mib * MIB, mmu=mmu), console, append)
     stop = vm.run(limit=INSN_LIMIT)
     check.check(vm.state)
+    vm.close()
     return bytes(console.output), stop
 
 
@@ -83,7 +88,11 @@ def run_in_qemu(guest: str, append: str = "", script: bytes = b"", memory_mib: i
     command = [QEMU, "-accel", "tcg", "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"]
     command += ["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-m", str(memory_mib)]
     command += ["-kernel", str(images.guest(guest)), "-append", append]
-    run = subprocess.run(command, input=script, capture_output=True, timeout=QEMU_LIMIT_S, check=False)
+    with tempfile.NamedTemporaryFile(prefix="emu-disk-") as disk:
+        disk.truncate(DISK_BYTES)
+        if NEEDS_DISK in append:
+            command += ["-drive", f"file={disk.name},format=raw,if=ide"]
+        run = subprocess.run(command, input=script, capture_output=True, timeout=QEMU_LIMIT_S, check=False)
     return run.stdout, run.returncode
 
 
@@ -110,6 +119,8 @@ CASES = {
     "bench-syscall": ("bench", "mode=syscall n=500", b""),
     "bench-touch": ("bench", "mode=touch n=2 pages=512", b""),
     "bench-unpaged": ("bench", "mode=store n=2000 paging=off", b""),
+    "bench-disk-read": ("bench", "mode=disk-read n=3 request=1048576", b""),
+    "bench-disk-write": ("bench", "mode=disk-write n=9 request=65536", b""),
     "bench-no-mode": ("bench", "mode=nonsense", b""),
 }
 cases = pytest.mark.parametrize("case", CASES)

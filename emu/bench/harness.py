@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from emu import images
 from emu.config import VmConfig
+from emu.devices.disk import Disk
 from emu.errors import EmuError
 from emu.events import Outcome
 from emu.vm import launch
@@ -45,16 +46,16 @@ class Row:
         return self.value / self.peer_value if self.peer_value else None
 
 
-def new_vm(append: str, config: VmConfig | None = None) -> VirtualMachine:
+def new_vm(append: str, config: VmConfig | None = None, disk: Disk | None = None) -> VirtualMachine:
     """A VM with the bench guest, ready to run."""
     config = config or VmConfig()
     files = launch.boot_files(launch.Boot(images.guest("bench"), append), config.memory_bytes)
-    return launch.new_machine(config, files, launch.RecordingConsole())
+    return launch.new_machine(config, files, launch.RecordingConsole(), attached=disk)
 
 
-def run_here(append: str, config: VmConfig | None = None) -> float:
+def run_here(append: str, config: VmConfig | None = None, disk: Disk | None = None) -> float:
     """Seconds that a run of the bench guest takes in this process; raises EmuError if it fails."""
-    vm = new_vm(append, config)
+    vm = new_vm(append, config, disk)
     start = time.perf_counter()
     stop = vm.run()
     seconds = time.perf_counter() - start
@@ -68,9 +69,9 @@ def qemu_path() -> str | None:
     return shutil.which(QEMU)
 
 
-def run_qemu(append: str) -> float:
-    """The same in QEMU, start-up included."""
-    command = [QEMU, *QEMU_OPTIONS, "-kernel", str(images.guest("bench")), "-append", append]
+def run_qemu(append: str, *options: str) -> float:
+    """The same in QEMU, with further options, start-up included."""
+    command = [QEMU, *QEMU_OPTIONS, "-kernel", str(images.guest("bench")), "-append", append, *options]
     start = time.perf_counter()
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     seconds = time.perf_counter() - start

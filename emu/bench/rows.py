@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from emu import images
+from emu.bench.disk_rows import DISK_BENCHMARKS
 from emu.bench.harness import (
     QEMU,
     QEMU_OPTIONS,
@@ -208,6 +209,7 @@ BENCHMARKS: dict[str, Callable[[], Row]] = {
     "wp-toggle": wp_toggle,
     "matrix": matrix,
     "suite": suite,
+    **DISK_BENCHMARKS,
     **SWITCH_BENCHMARKS,
 }
 

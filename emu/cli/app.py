@@ -9,7 +9,7 @@ import typer
 
 from emu import events
 from emu.cli.console import write_out
-from emu.config import SHADOW_SWITCHES, Mmu, VmConfig, parse_shadow_memory, parse_size, parse_switches
+from emu.config import SHADOW_SWITCHES, Mmu, VmConfig, parse_duration, parse_shadow_memory, parse_size, parse_switches
 from emu.errors import UsageError
 from emu.units import MIB, PAGE_BYTES
 
@@ -57,6 +57,13 @@ def boot(
     boot_disk: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Boot from this disk image, in real mode, instead of a kernel.")
     ] = None,
+    disk: Annotated[
+        str | None, typer.Option(metavar="FILE[,readonly]", help="Attach a disk: a raw image, or memory:SIZE for an empty one.")
+    ] = None,
+    disk_latency: Annotated[str, typer.Option(help="Virtual time of each disk command.")] = f"{DEFAULTS.disk_latency_us}us",
+    disk_bandwidth: Annotated[
+        str, typer.Option(help="Bytes that the disk transfers in a second of virtual time.")
+    ] = f"{DEFAULTS.disk_bytes_per_second // MIB}M",
     mmu: Annotated[Mmu, typer.Option(help="How the guest's paging is virtualized.")] = DEFAULTS.mmu,
     shadow: Annotated[
         str,
@@ -92,10 +99,13 @@ def boot(
         events=_event_groups(select, traced=trace is not None),
         shadow_switches=parse_switches(shadow),
         shadow_pages=parse_shadow_memory(shadow_memory),
+        disk_latency_us=parse_duration(disk_latency, what="disk latency"),
+        disk_bytes_per_second=parse_size(disk_bandwidth, what="disk bandwidth"),
     )
     options = BootOptions(
         guest=guest,
         boot_disk=boot_disk,
+        disk=disk,
         config=config,
         append=append,
         modules=tuple(module or ()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from rich.table import Table
 from emu.cli.console import HostConsole, write_out
 from emu.config import VmConfig
 from emu.devices import vga
+from emu.devices.ata import DriveCounts
 from emu.errors import OutputError
 from emu.events import Outcome
 from emu.machine import crash, native
@@ -42,6 +44,7 @@ class BootOptions:
 
     guest: str | None
     boot_disk: Path | None  # either this or `guest`
+    disk: str | None  # as `launch.open_disk` takes it
     config: VmConfig
     append: str
     modules: tuple[Path, ...]
@@ -98,12 +101,15 @@ def boot(options: BootOptions) -> int:
     """Boot, run, sum up; the exit status of the command."""
     config = options.config
     files = launch.boot_files(what_to_boot(options), config.memory_bytes)
+    disk = None if options.disk is None else launch.open_disk(options.disk)
     announce_compilation()
     console = HostConsole()
+    if disk is not None:
+        disk.on_trouble = console.write_trouble
     crash.install()
     crash.at_crash(console.restore)
     with trace_output(options.trace) as on_events:
-        vm = launch.new_machine(config, files, console, on_events)
+        vm = launch.new_machine(config, files, console, on_events, disk)
         vm.no_reboot = options.no_reboot
         console.show_progress(lambda: f"{vm.retired_insns:,} instructions, virtual time {vm.virtual_seconds:.3f} s")
         with console.session(vm.interrupt):
@@ -168,6 +174,7 @@ def summary(vm: Any, stop: Any, options: BootOptions, status: int) -> dict[str, 
         "virtual_time": vm.virtual_time,
         "post_code": vm.board.system.post_code,
         "screen": None if (screen := vm.screen()) is None else [line.rstrip() for line in screen],
+        "disk": None if vm.board.ide.drive is None else dataclasses.asdict(vm.board.ide.drive.counts),
         "counters": counters.counters(vm.control, vm.state.counters),
     }
 
@@ -180,6 +187,8 @@ def _print_summary(vm: Any, stop: Any) -> None:
         f"emu: {what}{why} after {vm.retired_insns:,} instructions, virtual time {vm.virtual_seconds:.6f} s",
         markup=False,
     )
+    if vm.board.ide.drive is not None:
+        errors.print(_disk_line(vm.board.ide.drive.counts), markup=False)
     table = Table.grid(padding=(0, 3))
     counts = [(name, count) for name, count in counters.counters(vm.control, vm.state.counters).items() if count]
     columns = 3
@@ -191,6 +200,13 @@ def _print_summary(vm: Any, stop: Any) -> None:
         cells = [counts[row + rows * column] for column in range(columns) if row + rows * column < len(counts)]
         table.add_row(*(str(part) if isinstance(part, str) else f"{part:,}" for cell in cells for part in cell))
     errors.print(table)
+
+
+def _disk_line(counts: DriveCounts) -> str:
+    return (
+        f"emu: disk: {counts.reads:,} reads of {counts.read_bytes:,} bytes, {counts.writes:,} writes of {counts.written_bytes:,} bytes, "
+        f"{counts.flushes:,} flushes, {counts.errors:,} errors"
+    )
 
 
 def _print_tables(vm: Any) -> None:

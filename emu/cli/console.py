@@ -90,6 +90,13 @@ class HostConsole:
             reason = (getattr(error, "strerror", None) or str(error)).lower()
             raise OutputError(f"standard error: cannot write what the guest sends to its debug port ({reason})") from error
 
+    def write_trouble(self, message: str) -> None:
+        """A line for the user about something that went wrong while the guest goes on."""
+        self.hide_progress()
+        if sys.stderr is not None:
+            with contextlib.suppress(OSError, ValueError):
+                print(f"emu: {message}", file=sys.stderr, flush=True)
+
     def hide_progress(self) -> None:
         """Take the progress line away before something else is written."""
         if self._status is not None:

@@ -100,7 +100,7 @@ class LocalApic:
 
     def has_interrupt(self) -> bool:
         """Whether a request is of a higher class than what the processor does."""
-        return self._is_active and _highest(self._irr) >> 4 > self._processor_priority() >> 4
+        return bool(self._irr) and self._is_active and _highest(self._irr) >> 4 > self._processor_priority() >> 4
 
     def acknowledge(self) -> int:
         """The vector to deliver, now in service; the spurious one if there is no request any more."""

@@ -6,22 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from emu.devices import apic, cmos, debug, ioapic
+from emu.devices import apic, cmos, debug, ioapic, pci
+from emu.devices.ata import DriveSettings
 from emu.devices.clock import NEVER, Clock
-from emu.devices.fw_cfg import FwCfg, GuestMemory
-from emu.devices.ide import EmptyIde
+from emu.devices.fw_cfg import FwCfg
+from emu.devices.guest_memory import GuestMemory
+from emu.devices.ide import Ide
 from emu.devices.keyboard import KeyboardController
 from emu.devices.mmio import MmioBus
 from emu.devices.pic import PicPair
 from emu.devices.pit import Pit
 from emu.devices.ports import PortBus
 from emu.devices.printer import Printer
-from emu.devices.system import AbsentPci, SystemPorts
+from emu.devices.system import SystemPorts
 from emu.devices.uart import Uart
 from emu.devices.vga import Vga
 
 COM1_BASE = 0x3F8
-IRQ_TIMER, IRQ_COM1, IRQ_RTC = 0, 4, 8
+IRQ_TIMER, IRQ_COM1, IRQ_RTC, IRQ_IDE = 0, 4, 8, 14
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class BoardSettings:
     memory_bytes: int
     start_time: int  # of the RTC, seconds since 1970 UTC
     firmware_files: Mapping[str, bytes]  # fw_cfg files by name
+    drive: DriveSettings | None = None  # of the first IDE channel
 
 
 class Signals(Protocol):
@@ -78,10 +81,11 @@ class Board:
         self.ports.register(cmos.PORTS, self.rtc)
         for ports in FwCfg.PORTS:
             self.ports.register(ports, self.fw_cfg, sizes=FwCfg.SIZES)
-        ide = EmptyIde()
-        for ports in EmptyIde.PORTS:
-            self.ports.register(ports, ide, sizes=EmptyIde.SIZES)
-        self.ports.register(AbsentPci.PORTS, AbsentPci(), sizes=AbsentPci.SIZES)
+        self.pci = pci.PciBus()
+        self.ports.register(pci.ADDRESS_PORTS, self.pci, sizes=pci.PciBus.ADDRESS_SIZES)
+        self.ports.register(pci.DATA_PORTS, self.pci, sizes=pci.PciBus.DATA_SIZES)
+        drive_irq = lambda high: self.set_line(IRQ_IDE, high)  # noqa: E731
+        self.ide = Ide(self.ports, self.pci.ide, settings.drive, clock, rate, memory, drive_irq)
         self.ports.register(debug.EXIT_PORTS, debug.DebugExit(signals.exit), sizes=debug.DebugExit.SIZES)
         self.ports.register(debug.CONSOLE_PORTS, debug.DebugConsole(signals.debug_output))
         self.reset()
@@ -90,6 +94,8 @@ class Board:
         """Power-on state of every device. Interrupt controllers come last: the others' lines going to their levels are no requests."""
         for device in (self.pit, self.uart, self.rtc, self.keyboard, self.system, self.printer, self.vga, self.fw_cfg):
             device.reset()
+        self.pci.reset()
+        self.ide.reset()
         for controller in (self.pic, self.ioapic, self.apic):
             controller.reset()
 
@@ -100,17 +106,18 @@ class Board:
 
     def next_event(self) -> int:
         """Virtual time at which `advance` is wanted next, NEVER if it is not."""
-        return min(self.pit.next_event(), self.rtc.next_event(), self.apic.next_event())
+        return min(self.pit.next_event(), self.rtc.next_event(), self.apic.next_event(), self.ide.next_event())
 
     def advance(self) -> None:
         """Bring the devices up to the clock's present time."""
         self.pit.advance()
         self.rtc.advance()
         self.apic.advance()
+        self.ide.advance()
 
     def has_interrupt(self) -> bool:
         """Whether the interrupt controllers ask for the processor."""
-        return self.apic.has_interrupt() or self.apic.passes_pic and self.pic.has_interrupt()
+        return self.pic.has_interrupt() and self.apic.passes_pic or self.apic.has_interrupt()
 
     def acknowledge(self) -> int:
         """INTA: the vector to deliver."""
@@ -134,6 +141,7 @@ class Board:
         self.rtc.check()
         self.apic.check()
         self.ioapic.check()
+        self.ide.check()
 
 
 __all__ = ["NEVER", "Board", "BoardSettings", "GuestMemory", "Signals"]

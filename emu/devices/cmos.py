@@ -156,8 +156,8 @@ class Cmos:
 
     def next_event(self) -> int:
         """Virtual time of the next possible interrupt."""
-        if self._memory[REGISTER_C] & C_REQUEST:
-            return NEVER  # the line is high until register C is read
+        if self._memory[REGISTER_C] & C_REQUEST or not self._memory[REGISTER_B] & (B_PERIODIC | B_ALARM | B_UPDATE):
+            return NEVER  # the line is high until register C is read, or cannot rise
         upcoming = self._next_ticks()
         return time_of_tick(min(upcoming), CRYSTAL_HERTZ, self._insns_per_second) if upcoming else NEVER
 

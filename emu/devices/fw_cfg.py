@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import Protocol
+
+from emu.devices.guest_memory import GuestMemory
 
 PORT_SELECTOR, PORT_DATA, PORT_DMA_HIGH, PORT_DMA_LOW = 0x510, 0x511, 0x514, 0x518
 KEY_SIGNATURE, KEY_ID, KEY_RAM_BYTES, KEY_CPUS, KEY_MAX_CPUS = 0x00, 0x01, 0x03, 0x05, 0x0F
@@ -20,16 +21,6 @@ DMA_ERROR, DMA_READ, DMA_SKIP, DMA_SELECT, DMA_WRITE = 0x01, 0x02, 0x04, 0x08, 0
 RECORD_BYTES = 16  # of a DMA request: u32 control, u32 length, u64 address, big-endian
 NAME_BYTES = 56
 CHUNK_BYTES = 1 << 20
-
-
-class GuestMemory(Protocol):
-    """Guest-physical memory as a bus master sees it: absent memory reads as ones and takes nothing."""
-
-    def read_physical(self, pa: int, size: int) -> bytes:
-        """`size` bytes at `pa`."""
-
-    def write_physical(self, pa: int, data: bytes) -> None:
-        """Store at `pa`."""
 
 
 class FwCfg:

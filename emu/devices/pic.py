@@ -70,6 +70,8 @@ class Pic:
 
     def _first(self, bits: int) -> int:
         """The line of highest priority among `bits`, 8 if there is none; as a distance from the top of the order."""
+        if not bits:
+            return 8
         for distance in range(8):
             if bits >> (self._lowest + 1 + distance) % 8 & 1:
                 return distance
@@ -80,9 +82,10 @@ class Pic:
 
     def pending(self) -> int | None:
         """The line that INT is raised for, if any; none while initialization words are due."""
-        if self._expected_icw:
+        requests = self.irr & ~self.imr
+        if not requests or self._expected_icw:
             return None
-        request = self._first(self.irr & ~self.imr)
+        request = self._first(requests)
         in_service = self.isr & ~self.imr if self._special_mask else self.isr
         if self._special_nested:
             in_service &= ~self._cascade_lines

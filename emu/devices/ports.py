@@ -28,6 +28,7 @@ class PortBus:
 
     def __init__(self) -> None:
         self._devices: dict[int, tuple[PortDevice, tuple[int, ...]]] = {}
+        self._movable: dict[int, PortDevice] = {}  # by port, taken byte by byte: where software put it; the others go first
 
     def register(self, ports: range, device: PortDevice, *, sizes: tuple[int, ...] = BYTE) -> None:
         """Put a device at `ports`; `sizes` are the access sizes that it takes whole. ValueError if a port is taken."""
@@ -36,9 +37,17 @@ class PortBus:
                 raise ValueError(f"port {port:#x} has a device already")
             self._devices[port] = (device, sizes)
 
+    def move(self, device: PortDevice, ports: range | None) -> None:
+        """Put a device where software wants it, or nowhere; it answers at those of the ports that no other device has."""
+        self._movable = {port: other for port, other in self._movable.items() if other is not device}
+        self._movable |= dict.fromkeys(ports or (), device)
+
+    def _at(self, port: int) -> tuple[PortDevice | None, tuple[int, ...]]:
+        return self._devices.get(port) or (self._movable.get(port), BYTE)
+
     def read(self, port: int, size: int) -> int:
         """IN of 1, 2 or 4 bytes."""
-        device, sizes = self._devices.get(port, (None, BYTE))
+        device, sizes = self._at(port)
         if device is not None and size in sizes:
             return device.read(port, size) & floating(size)
         if size == 1:
@@ -47,7 +56,7 @@ class PortBus:
 
     def write(self, port: int, size: int, value: int) -> None:
         """OUT of 1, 2 or 4 bytes."""
-        device, sizes = self._devices.get(port, (None, BYTE))
+        device, sizes = self._at(port)
         if device is not None and size in sizes:
             device.write(port, size, value & floating(size))
         elif size > 1:

@@ -1,17 +1,13 @@
 """Small system ports: fast A20 and reset at 92, the chipset's reset at CF9, POST codes at 80.
 
-The A20 line of this board is always open; its bit reads back as written. There is no PCI bus, but accesses
-of 32 bits at CF8 are for its configuration address, as in Intel's 82441FX, and do not reach CF9: split into bytes, a kernel
-that looks for PCI functions would reset the machine.
+The A20 line of this board is always open; its bit reads back as written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from emu.devices.ports import floating
-
-PORT_FAST_A20, PORT_RESET, PORT_POST, PORT_PCI_ADDRESS = 0x92, 0xCF9, 0x80, 0xCF8
+PORT_FAST_A20, PORT_RESET, PORT_POST = 0x92, 0xCF9, 0x80
 FAST_RESET, FAST_A20 = 0x01, 0x02
 RESET_NOW, RESET_KIND = 0x04, 0x0A  # a rising edge of bit 2 resets; the rest says how much of the machine
 
@@ -43,17 +39,3 @@ class SystemPorts:
         fast = port == PORT_FAST_A20 and value & FAST_RESET
         if fast or (port == PORT_RESET and value & ~before & RESET_NOW):
             self._reset_machine()
-
-
-class AbsentPci:
-    """What answers at the PCI bus's configuration address register: nobody."""
-
-    PORTS = range(PORT_PCI_ADDRESS, PORT_PCI_ADDRESS + 1)
-    SIZES = (1, 4)
-
-    def read(self, _port: int, size: int) -> int:
-        """IN: all ones, which says that there is no bus."""
-        return floating(size)
-
-    def write(self, _port: int, _size: int, _value: int) -> None:
-        """OUT: ignored."""

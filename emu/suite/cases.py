@@ -14,6 +14,7 @@ from emu.config import Mmu, VmConfig, parse_size
 from emu.errors import UsageError
 from emu.events import CATALOGUE, GROUPS, Outcome
 from emu.trace.counters import SHADOW_COUNTERS
+from emu.vm import launch
 
 FILE_NAME = "suite.toml"
 
@@ -61,6 +62,7 @@ class Case:
     is_disk: bool = False
     append: str = ""
     modules: tuple[Path, ...] = ()
+    disk: Path | int | None = None  # attached: a file, which is not changed, or an empty one of so many bytes
     memory_bytes: int = VmConfig.memory_bytes
     mmus: tuple[Mmu, ...] = tuple(Mmu)
     limit: int = DEFAULT_LIMIT
@@ -162,7 +164,7 @@ class _Reader:
 
     def _check_image(self) -> None:
         if "boot_disk" in self.values:
-            for key in ("image", "append", "modules"):
+            for key in ("image", "append", "modules", "disk"):
                 if key in self.values:
                     raise self.fail(f"boot_disk and {key} exclude each other")
         elif "image" not in self.values:
@@ -251,6 +253,14 @@ class _Reader:
             return beside
         return {info.name: info.path for info in images.disks()}.get(str(value), beside)
 
+    def attached_disk(self, key: str, value: Any) -> Path | int:
+        """A size, or a disk image beside the suite."""
+        try:
+            source = launch.disk_source(self.text(key, value))
+        except UsageError as error:
+            raise self.fail(f"{key}: {error}") from error
+        return self.file(key, value) if isinstance(source, Path) else source
+
     def files(self, key: str, value: Any) -> tuple[Path, ...]:
         return tuple(self.file(key, item) for item in self.texts(key, value))
 
@@ -323,6 +333,7 @@ CASE_KEYS: dict[str, tuple[str, ValueReader]] = {
     "boot_disk": ("boot_disk", _Reader.disk),
     "append": ("append", _Reader.text),
     "modules": ("modules", _Reader.files),
+    "disk": ("disk", _Reader.attached_disk),
     "memory": ("memory_bytes", _Reader.memory),
     "mmu": ("mmus", _Reader.mmus),
     "limit": ("limit", _Reader.limit),

@@ -23,6 +23,7 @@ class Request:
     mmu: Mmu
     limit: int
     groups: frozenset[str]
+    disk: Path | int | None = None  # as `emu.suite.run.run_guest` takes it
 
     @classmethod
     def from_settings(
@@ -35,6 +36,7 @@ class Request:
         mmu: str = "shadow",
         limit: int = DEFAULT_LIMIT,
         events: Iterable[str] = (),
+        disk: str | Path | None = None,
     ) -> Request:
         """Check what a test asks for; raises UsageError."""
         groups = frozenset(events)
@@ -43,9 +45,17 @@ class Request:
         if mmu not in tuple(Mmu):
             raise UsageError(f"unknown MMU '{mmu}': known are {', '.join(Mmu)}")
         what = launch.Boot(launch.find_image(str(image)), append, tuple(Path(module) for module in modules))
-        return cls(what, parse_size(memory), Mmu(mmu), limit, groups)
+        attached = None if disk is None else launch.disk_source(str(disk))
+        return cls(what, parse_size(memory), Mmu(mmu), limit, groups, attached)
 
 
 def run_request(request: Request) -> Finished:
     """Run it; raises EmuError."""
-    return run_guest(request.what, memory_bytes=request.memory_bytes, mmu=request.mmu, limit=request.limit, groups=request.groups)
+    return run_guest(
+        request.what,
+        memory_bytes=request.memory_bytes,
+        mmu=request.mmu,
+        limit=request.limit,
+        groups=request.groups,
+        disk=request.disk,
+    )

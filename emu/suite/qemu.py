@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,16 +44,32 @@ def is_installed() -> bool:
     return shutil.which(PROGRAM) is not None
 
 
-def command(case: Case) -> list[str]:
-    """The command line that boots a case."""
+def command(case: Case, disk: Path | None = None) -> list[str]:
+    """The command line that boots a case, with `disk` attached."""
     line = [PROGRAM, *OPTIONS, "-m", f"{case.memory_bytes >> 10}k", *_boot_options(case)]
-    return [*line, *case.qemu_options]
+    return [*line, *(_drive(disk) if disk is not None else ()), *case.qemu_options]
+
+
+@contextlib.contextmanager
+def _attached(case: Case) -> Iterator[Path | None]:
+    """The file of a case's disk; for one that has only a size, an empty file while QEMU runs."""
+    if not isinstance(case.disk, int):
+        yield case.disk
+        return
+    with tempfile.NamedTemporaryFile(prefix="emu-disk-") as file:
+        file.truncate(case.disk)
+        yield Path(file.name)
+
+
+def _drive(image: Path) -> list[str]:
+    """An IDE drive. A snapshot: what the guest writes is not kept."""
+    return ["-drive", f"file={_escaped(image)},format=raw,if=ide,snapshot=on"]
 
 
 def _boot_options(case: Case) -> list[str]:
     """What it boots. QEMU's lists are separated by commas, and a comma in a name is doubled."""
-    if case.is_disk:  # a snapshot: what the guest writes is not kept
-        return ["-drive", f"file={_escaped(case.image)},format=raw,if=ide,snapshot=on"]
+    if case.is_disk:
+        return _drive(case.image)
     options = ["-kernel", str(case.image), "-append", case.append]
     if case.modules:
         options += ["-initrd", ",".join(_escaped(path) for path in case.modules)]
@@ -65,7 +84,9 @@ def run(case: Case, outcome: Outcome) -> QemuRun:
     """Run a case that ended here with `outcome`; raises EmuError when QEMU itself fails."""
     limit_s = ENDLESS_LIMIT_S if outcome is Outcome.HALTED else LIMIT_S
     try:
-        done = subprocess.run(command(case), stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=limit_s)
+        with _attached(case) as disk:
+            line = command(case, disk)
+            done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=limit_s)
     except subprocess.TimeoutExpired as late:
         return QemuRun(None, serial_text(late.stdout or b""), limit_s)
     except OSError as error:

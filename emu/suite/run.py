@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -45,9 +46,11 @@ def run_guest(
     groups: frozenset[str] = frozenset(),
     last_events: int | None = None,
     switches: frozenset[str] = frozenset(),
+    disk: Path | int | None = None,
 ) -> Finished:
     """Boot and run to the end, or to `limit` of virtual time; keep all events of `groups`, or only the last few.
 
+    `disk` is a file, of which the guest gets a copy in memory, or the size of an empty one.
     A reset by the guest is an end. Raises EmuError where the image cannot be booted or the VM cannot go on.
     """
     from emu.trace.counters import counters
@@ -62,7 +65,8 @@ def run_guest(
 
     config = VmConfig.from_mapping({"memory_bytes": memory_bytes, "mmu": mmu, "events": groups, "shadow_switches": switches})
     console = launch.RecordingConsole()
-    vm = launch.new_machine(config, launch.boot_files(what, memory_bytes), console, keep)
+    files = launch.boot_files(what, memory_bytes)
+    vm = launch.new_machine(config, files, console, keep, None if disk is None else launch.scratch_disk(disk))
     vm.no_reboot = True
     try:
         vm.run_until(limit)  # of virtual time, so that a guest that sleeps for ever ends too

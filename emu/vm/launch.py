@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emu import images
-from emu.config import VmConfig
+from emu.config import VmConfig, parse_size
+from emu.devices import disk
+from emu.devices.disk import Disk
 from emu.errors import UsageError
 from emu.machine.memory import MachineMemory
 from emu.units import PAGE_BYTES
@@ -18,6 +21,9 @@ from emu.vm import loader
 
 if TYPE_CHECKING:
     from emu.vm.vm import Console, VirtualMachine
+
+SIZE = re.compile(r"\d+[KMGkmg]?", re.ASCII)  # a disk that is no file
+READONLY = ",readonly"  # behind the name of a disk
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,31 @@ def find_disk(disk: Path) -> Path:
     return {info.name: info.path for info in images.disks()}.get(str(disk), disk)
 
 
+def open_disk(text: str) -> Disk:
+    """The disk that `FILE`, `FILE,readonly` or `memory:SIZE` names; raises BadImageError or UsageError."""
+    if text.startswith(disk.MEMORY_PREFIX):
+        return disk.memory_disk(parse_size(text.removeprefix(disk.MEMORY_PREFIX), what="disk size"))
+    name = text.removesuffix(READONLY)
+    if not name:
+        raise UsageError("--disk: expected FILE, FILE,readonly or memory:SIZE")
+    return disk.open_disk(Path(name), readonly=text.endswith(READONLY))
+
+
+def disk_source(text: str) -> Path | int:
+    """What `scratch_disk` takes: bytes for a size such as `16M`, else a file; raises UsageError for a size of part of a sector."""
+    if not SIZE.fullmatch(text):
+        return Path(text)
+    size = parse_size(text, what="disk size")
+    if not size or size % disk.SECTOR_BYTES:
+        raise UsageError(f"disk of {size} bytes: whole sectors of {disk.SECTOR_BYTES} bytes are needed")
+    return size
+
+
+def scratch_disk(source: Path | int) -> Disk:
+    """A disk in memory, for a run that leaves nothing behind: a copy of a file, or empty; raises BadImageError."""
+    return disk.memory_disk(source) if isinstance(source, int) else disk.copy_disk(source)
+
+
 def boot_files(what: Boot, memory_bytes: int) -> dict[str, bytes]:
     """The fw_cfg files that boot it; raises BadImageError or UsageError."""
     if what.is_disk:
@@ -58,6 +89,7 @@ def new_machine(
     firmware_files: dict[str, bytes],
     console: Console,
     on_events: Callable[[np.ndarray], None] | None = None,
+    attached: Disk | None = None,
 ) -> VirtualMachine:
     """A VM in a machine that is just large enough for it."""
     from emu.vm.state import frames_needed
@@ -65,7 +97,9 @@ def new_machine(
 
     rom = images.firmware()
     memory = MachineMemory(frames_needed(config, len(rom)) * PAGE_BYTES)
-    return VirtualMachine(memory, config, rom=rom, firmware_files=firmware_files, console=console, on_events=on_events)
+    return VirtualMachine(
+        memory, config, rom=rom, firmware_files=firmware_files, console=console, on_events=on_events, disk=attached
+    )
 
 
 @dataclass

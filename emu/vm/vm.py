@@ -9,14 +9,17 @@ reads the host's clock.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from emu.config import VmConfig
 from emu.devices import vga
+from emu.devices.ata import DriveSettings
 from emu.devices.board import NEVER, Board, BoardSettings
+from emu.devices.disk import Disk
+from emu.devices.guest_memory import Extent, Landing
 from emu.errors import BrokenInvariantError, MachineMemoryError
 from emu.events import Kind, Outcome
 from emu.machine import control as cbw
@@ -30,6 +33,7 @@ from emu.vm import (
     block_hook,
     clock,
     deliver,
+    dma,
     exits,
     handler,
     nested,
@@ -47,6 +51,7 @@ from emu.vm.state import NO_ROW, TEXT_PPNS, VmState
 
 SLICE_INSNS = 1_000_000  # of virtual time between two looks at the outside world: some 10 ms
 INPUT_INSNS = 1000  # between two bytes of serial input: about 100,000 baud
+MICROSECONDS = 1_000_000  # in a second
 PORT_READ = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 PORT_WRITE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 
@@ -71,7 +76,7 @@ class Console(Protocol):
 
 
 class VirtualMachine:
-    """A guest and what it runs on. `memory` is the machine's; `number` tells VMs apart in it."""
+    """A guest and what it runs on. `memory` is the machine's; `number` tells VMs apart in it; `close` closes the disk."""
 
     def __init__(
         self,
@@ -82,6 +87,7 @@ class VirtualMachine:
         firmware_files: dict[str, bytes],
         console: Console,
         on_events: Callable[[np.ndarray], None] | None = None,
+        disk: Disk | None = None,
         number: int = 1,
     ) -> None:
         self.config = config
@@ -108,7 +114,10 @@ class VirtualMachine:
             memory_bytes=config.memory_bytes,
             start_time=config.start_time,
             firmware_files=firmware_files,
+            drive=None if disk is None else drive_settings(disk, config),
         )
+        self._disk = disk
+        self._dma = dma.DmaMemory(memory, self.control, self.write_physical, self._refill)
         self.board = Board(settings, clock=self, memory=self, signals=self)
         self._msrs = MsrFile(self.control, self.registers, self.cpu.word_at, self.board.apic)
         self._context = ExitContext(self.control, self.registers, self.state.insn, self._msrs, self.board.apic)
@@ -137,6 +146,14 @@ class VirtualMachine:
             done += access.store_block(self.control, pa + done, buffer.ctypes.data + done, len(data) - done)
             if done < len(data):
                 self._refill()
+
+    def views_to_load(self, extents: Sequence[Extent]) -> list[memoryview]:
+        """Guest-physical memory as a device that transfers much reads it."""
+        return self._dma.views_to_load(extents)
+
+    def views_to_store(self, extents: Sequence[Extent]) -> Landing:
+        """Where such a device stores."""
+        return self._dma.views_to_store(extents)
 
     def serial_output(self, data: bytes) -> None:
         """COM1 sent bytes."""
@@ -423,10 +440,9 @@ class VirtualMachine:
     def _set_deadline(self) -> None:
         """Say when the block hook shall stop the guest next."""
         control = self.control
-        now = int(control[cbw.INSNS])
         deadline = min(self._poll_due, self.board.next_event(), self._limit + self._idle_insns, self._pause)
         if self._input and self.board.serial_room():
-            deadline = min(deadline, max(self._input_due, now + 1))
+            deadline = min(deadline, max(self._input_due, int(control[cbw.INSNS]) + 1))
         control[cbw.DEADLINE] = deadline
         waiting = self.board.has_interrupt()
         control[cbw.IRQ_WAITING] = int(waiting)
@@ -484,5 +500,13 @@ class VirtualMachine:
         self.flush_events()
 
     def close(self) -> None:
-        """Give all frames back to the machine."""
+        """Give all frames back to the machine, and the disk to the host."""
         self.state.release()
+        if self._disk is not None:
+            self._disk.close()
+
+
+def drive_settings(disk: Disk, config: VmConfig) -> DriveSettings:
+    """A drive as the configuration has it."""
+    latency_insns = config.disk_latency_us * config.insns_per_second // MICROSECONDS
+    return DriveSettings(disk, latency_insns, config.disk_bytes_per_second)

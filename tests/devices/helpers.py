@@ -3,15 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from emu.devices.ata import DriveSettings
 from emu.devices.board import Board, BoardSettings
+from emu.devices.disk import SECTOR_BYTES, DiskError
+from emu.devices.guest_memory import Extent, Landing
 
 INSNS_PER_SECOND = 10_000_000
 RAM_BYTES = 32 << 20  # what the board says; the bench has only the first page of it
 MEMORY_BYTES = 0x1000
 START_TIME = 1_012_435_195  # Wednesday 30 January 2002, 23:59:55 UTC
+DISK_SECTORS = 4096
+LATENCY_INSNS = 1000
+BYTES_PER_SECOND = 10_240_000  # a sector in 500 instructions
+SECTOR_INSNS = SECTOR_BYTES * INSNS_PER_SECOND // BYTES_PER_SECOND
 FILES = {"opt/b": bytes(range(1, 101)), "opt/a": b"", "etc/c": b"first"}
 
 
@@ -32,7 +39,7 @@ class BenchMemory:
     largest_store: int = 0
 
     def read_physical(self, pa: int, size: int) -> bytes:
-        assert 0 <= pa <= pa + size <= RAM_BYTES
+        assert 0 <= pa <= pa + size <= 1 << 33
         return bytes(self.data[pa : pa + size]).ljust(size, b"\xff")
 
     def write_physical(self, pa: int, data: bytes) -> None:
@@ -42,6 +49,57 @@ class BenchMemory:
         if pa < MEMORY_BYTES:
             part = data[: MEMORY_BYTES - pa]
             self.data[pa : pa + len(part)] = part
+
+    def views_to_load(self, extents: Sequence[Extent]) -> list[memoryview]:
+        return [memoryview(self.read_physical(extent.pa, extent.size)) for extent in extents]
+
+    def views_to_store(self, extents: Sequence[Extent]) -> Landing:
+        buffers = [bytearray(extent.size) for extent in extents]
+
+        def settle() -> None:
+            for extent, buffer in zip(extents, buffers, strict=True):
+                fits = buffer[: max(0, MEMORY_BYTES - extent.pa)]
+                self.data[extent.pa : extent.pa + len(fits)] = fits
+
+        return Landing([memoryview(buffer) for buffer in buffers], settle)
+
+
+@dataclass
+class BenchDisk:
+    """A disk of zeros whose sectors from `bad_from` on fail."""
+
+    sectors: int = DISK_SECTORS
+    is_readonly: bool = False
+    bad_from: int = DISK_SECTORS
+    fails_to_flush: bool = False
+    flushes: int = 0
+    data: bytearray = field(default_factory=lambda: bytearray(DISK_SECTORS * SECTOR_BYTES))
+
+    def _check(self, sector: int, views: list[memoryview]) -> None:
+        size = sum(map(len, views))
+        assert 0 <= sector
+        assert size % SECTOR_BYTES == 0
+        assert sector + size // SECTOR_BYTES <= self.sectors
+        if sector + size // SECTOR_BYTES > self.bad_from:
+            raise DiskError(max(sector, self.bad_from))
+
+    def read(self, sector: int, views: list[memoryview]) -> None:
+        self._check(sector, views)
+        at = sector * SECTOR_BYTES
+        for view in views:
+            view[:] = self.data[at : at + len(view)]
+            at += len(view)
+
+    def write(self, sector: int, views: list[memoryview]) -> None:
+        self._check(sector, views)
+        assert not self.is_readonly
+        data = b"".join(views)
+        self.data[sector * SECTOR_BYTES : sector * SECTOR_BYTES + len(data)] = data
+
+    def flush(self) -> None:
+        self.flushes += 1
+        if self.fails_to_flush:
+            raise DiskError(0)
 
 
 @dataclass
@@ -67,9 +125,12 @@ class BenchSignals:
 class Bench:
     """The board and its surroundings."""
 
-    def __init__(self, insns_per_second: int = INSNS_PER_SECOND, files: Mapping[str, bytes] = FILES) -> None:
-        self.clock, self.memory, self.signals = BenchClock(), BenchMemory(), BenchSignals()
-        settings = BoardSettings(insns_per_second, RAM_BYTES, START_TIME, files)
+    def __init__(
+        self, insns_per_second: int = INSNS_PER_SECOND, files: Mapping[str, bytes] = FILES, disk: BenchDisk | None = None
+    ) -> None:
+        self.clock, self.memory, self.signals, self.disk = BenchClock(), BenchMemory(), BenchSignals(), disk
+        drive = None if disk is None else DriveSettings(disk, LATENCY_INSNS, BYTES_PER_SECOND)  # type: ignore[arg-type]
+        settings = BoardSettings(insns_per_second, RAM_BYTES, START_TIME, files, drive)
         self.board = Board(settings, self.clock, self.memory, self.signals)
 
     def read(self, port: int, size: int = 1) -> int:
@@ -78,6 +139,10 @@ class Bench:
     def write(self, port: int, *values: int, size: int = 1) -> None:
         for value in values:
             self.board.ports.write(port, size, value)
+
+    def run_for(self, insns: int) -> None:
+        """Let virtual time pass in one step."""
+        self.run_to(self.clock.time + insns)
 
     def run_to(self, time: int) -> None:
         """Let virtual time pass in one step."""

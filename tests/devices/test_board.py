@@ -10,29 +10,48 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emu.devices.board import NEVER
-from tests.devices.helpers import INSNS_PER_SECOND, Bench
+from tests.devices.helpers import INSNS_PER_SECOND, Bench, BenchDisk
 
+MASTER = 0xC000  # where the bus master of the drive is put
 DEVICE_PORTS = [
     *(0x20, 0x21, 0x40, 0x41, 0x42, 0x43, 0x60, 0x61, 0x64, 0x70, 0x71, 0x80, 0x92, 0xA0, 0xA1, 0xE9),
     *range(0xF3, 0xF9),
     *range(0x3F6, 0x402),
     *range(0x4CF, 0x4D3),
     *range(0x50F, 0x51D),
-    *range(0xCF6, 0xCFD),
+    *range(0xCF6, 0xD00),
+    *range(0x1EF, 0x1F8),
+    *range(MASTER, MASTER + 16),
     *(0x0, 0xFFFF),
 ]
 PORTS = st.sampled_from(DEVICE_PORTS) | st.integers(0, 0xFFFF)
 SIZES = st.sampled_from([1, 2, 4])
 STEPS = st.integers(0, 1000) | st.integers(0, 30 * INSNS_PER_SECOND)
+DRIVE_COMMANDS = [0x20, 0x24, 0x25, 0x29, 0x30, 0x35, 0x40, 0x90, 0x91, 0xC4, 0xC5, 0xC6, 0xC8, 0xCA, 0xE7, 0xEC, 0xEF, 0x77]
 ACTIONS = st.one_of(
     st.tuples(st.just("read"), PORTS, SIZES),
     st.tuples(st.just("write"), PORTS, SIZES, st.integers(0, 0xFFFF_FFFF) | st.integers(0, 0xFF)),
     st.tuples(st.just("write"), PORTS, st.just(1), st.integers(0, 0xFF)),
+    st.tuples(st.just("write"), st.just(0x1F7), st.just(1), st.sampled_from(DRIVE_COMMANDS)),
+    st.tuples(st.just("configure"), st.sampled_from([0x04, 0x20, 0x21]), st.integers(0, 0xFFFF)),
     st.tuples(st.just("pass"), STEPS),
     st.tuples(st.just("receive"), st.binary(max_size=20)),
     st.tuples(st.just("acknowledge")),
     st.tuples(st.just("reset")),
 )
+
+
+def configure(bench: Bench, register: int, value: int) -> None:
+    """Write to the IDE controller's configuration space."""
+    bench.write(0xCF8, 0x8000_0900 | register & 0xFC, size=4)
+    bench.write(0xCFC + register % 4, value, size=2)
+
+
+def with_drive() -> Bench:
+    bench = Bench(disk=BenchDisk())
+    configure(bench, 0x20, MASTER)
+    configure(bench, 0x04, 5)
+    return bench
 
 
 def perform(bench: Bench, action: tuple) -> object:
@@ -52,6 +71,7 @@ def perform(bench: Bench, action: tuple) -> object:
     does: dict[str, Callable[..., object]] = {
         "read": read,
         "write": lambda port, size, value: bench.write(port, value, size=size),
+        "configure": lambda register, value: configure(bench, register, value),
         "pass": lambda step: bench.run_to(bench.clock.time + step),
         "receive": receive,
         "acknowledge": board.acknowledge,
@@ -65,17 +85,18 @@ def perform(bench: Bench, action: tuple) -> object:
 @settings(max_examples=300, deadline=None)
 @given(st.lists(ACTIONS, max_size=60))
 def test_any_accesses_keep_the_invariants_and_repeat_exactly(actions: list[tuple]) -> None:
-    first, second = Bench(), Bench()
+    first, second = with_drive(), with_drive()
     assert [perform(first, action) for action in actions] == [perform(second, action) for action in actions]
     assert first.signals == second.signals
     assert first.memory == second.memory
+    assert first.disk == second.disk
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(ACTIONS, max_size=40))
 def test_an_event_always_lies_ahead_once_the_board_is_up_to_date(actions: list[tuple]) -> None:
     """Otherwise a VMM that jumps from event to event would stand still."""
-    bench = Bench()
+    bench = with_drive()
     for action in actions:
         perform(bench, action)
         bench.board.advance()
@@ -85,11 +106,28 @@ def test_an_event_always_lies_ahead_once_the_board_is_up_to_date(actions: list[t
 @settings(max_examples=100, deadline=None)
 @given(st.lists(ACTIONS.filter(lambda action: action[0] != "pass"), max_size=40))
 def test_reset_leaves_nothing_behind_but_time_and_cmos(actions: list[tuple]) -> None:
-    bench, fresh = Bench(), Bench()
+    bench, fresh = with_drive(), Bench(disk=BenchDisk())
     for action in actions:
         perform(bench, action)
     bench.board.reset()
-    for port in [*range(0x40, 0x43), 0x20, 0x21, 0xA0, 0xA1, 0x61, 0x60, 0x64, 0x92, *range(0x3F8, 0x400), 0x4D0, 0x511, 0xCF9]:
+    for port in [
+        *range(0x40, 0x43),
+        0x20,
+        0x21,
+        0xA0,
+        0xA1,
+        0x61,
+        0x60,
+        0x64,
+        0x92,
+        *range(0x3F8, 0x400),
+        0x4D0,
+        0x511,
+        0xCF9,
+        *range(0x1F1, 0x1F8),
+        0x3F6,
+        MASTER,
+    ]:
         assert bench.read(port) == fresh.read(port), hex(port)
     assert (bench.board.has_interrupt(), bench.board.next_event()) == (False, NEVER)
 

@@ -26,11 +26,12 @@ def test_reset_control(bench: Bench, value: int) -> None:
     assert bench.signals.resets == 1
 
 
-def test_looking_for_a_pci_bus_finds_none_and_does_not_reset(bench: Bench) -> None:
+def test_looking_for_pci_functions_does_not_reset(bench: Bench) -> None:
     """Configuration addresses are written whole at CF8; function 4 and above have bit 2 set in the byte at CF9."""
     bench.write(0xCF8, 0x8000_0400, size=4)
     assert bench.signals.resets == 0
-    assert bench.read(0xCF8, 4) == 0xFFFF_FFFF
+    assert bench.read(0xCF8, 4) == 0x8000_0400
+    assert bench.read(0xCFC, 4) == 0xFFFF_FFFF
 
 
 def test_post_code_reads_back(bench: Bench) -> None:

@@ -43,6 +43,16 @@ def test_a_boot_disk_is_a_file_or_one_that_comes_with_emu(tmp_path: Path) -> Non
     assert (theirs.image, theirs.is_disk) == (tmp_path / "d.img", True)
 
 
+def test_a_disk_is_a_size_or_a_file(tmp_path: Path) -> None:
+    sized, filed, none = read_suite(suite(tmp_path, case("a", 'disk = "2M"') + case("b", 'disk = "d.img"') + case("c")))
+    assert (sized.disk, filed.disk, none.disk) == (2 << 20, tmp_path / "d.img", None)
+
+
+def test_a_boot_disk_takes_the_place_of_a_disk(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="boot_disk and disk exclude each other"):
+        read_suite(suite(tmp_path, '[[case]]\nname = "a"\nboot_disk = "d.img"\ndisk = "1M"\n'))
+
+
 def test_events_have_the_summarys_names_and_those_of_the_trace() -> None:
     names = counter_names()
     assert names["hidden_faults"] == names["hidden_fault"] == names["pf_fixed"] == "pf_fixed"
@@ -81,6 +91,10 @@ def test_every_name_is_one_of_the_summarys() -> None:
         ('qemu_checks = ["x"]', "qemu_checks needs qemu_differs"),
         ('qemu_checks = ["x"]\nqemu_differs = "y"', "qemu_checks names checks of the guest's own"),
         ('boot_disk = "d.img"', "boot_disk and image exclude each other"),
+        ("disk = 16", "disk: expected a string"),
+        ('disk = "0"', "disk: disk of 0 bytes: whole sectors"),
+        ('disk = "1"', "disk: disk of 1 bytes: whole sectors"),
+        ('disk = ""', "disk: expected the name of a file"),
         ("events = { hidden_fault = 3 }", "events.hidden_fault: expected a table with min, max or equal"),
         ("events = { dreams = { max = 3 } }", "events.dreams: unknown event"),
         ("events = { exits = { most = 3 } }", "unknown key 'events.exits.most'"),
