@@ -5,8 +5,6 @@ The compiler, assembler and linker are those of the `ziglang` package of the run
 installed on the host. Run as `python guests/build.py OUTDIR`, or import and call `build`.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import struct
@@ -219,7 +217,7 @@ def _build_system(system: System, scratch: Path, out_dir: Path) -> Path:
     return kernel.link_os([*kernel_sources, "archive"], linked, system.kernel_base)
 
 
-def _build_programs(toolchain: _Toolchain) -> dict[str, bytes]:
+def _build_programs(toolchain: "_Toolchain") -> dict[str, bytes]:
     """The ELF file of each program in os/user, by name."""
     library = [*PROGRAM_SHARED_SOURCES, *_sources_in("os/user/lib")]
     sources = _sources_in("os/user")

@@ -1,17 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Port input and output of all sizes. */
+/* Port input and output, of many words too. */
 #ifndef IO_H
 #define IO_H
 
 #include "../../lib/ports.h"
-
-static inline uint32_t inl(uint16_t port)
-{
-    uint32_t value;
-
-    __asm__ volatile("inl %1, %0" : "=a"(value) : "Nd"(port));
-    return value;
-}
 
 static inline void ins_words(uint16_t port, void *to, uint32_t count)
 {
