@@ -16,6 +16,7 @@ MAX_DIGITS = 18  # more than any size has
 DURATIONS = {"us": 1, "ms": 1_000, "s": 1_000_000}  # in microseconds; the longer suffixes first
 MAX_LATENCY_US = 3_600_000_000
 SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+MICROSECONDS = 1_000_000  # in a second
 
 
 # Optimizations of the shadow MMU, each of which a name switches off (`emu.vm.shadow` says what they do).
@@ -64,6 +65,18 @@ def parse_shadow_memory(text: str) -> int:
     return parse_size(text, what="shadow memory") // PAGE_BYTES
 
 
+def parse_balloon(text: str, insns_per_second: int) -> tuple[tuple[int, int], ...]:
+    """Targets at virtual times such as `8M@10s,0@20s`: (instructions, bytes), in the order of time; raises UsageError."""
+    plan = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        size, mark, when = item.partition("@")
+        if not mark:
+            raise UsageError(f"balloon target '{item[:40]}': expected SIZE@TIME, such as 8M@10s")
+        microseconds = parse_duration(when, what="time of a balloon target")
+        plan.append((microseconds * insns_per_second // MICROSECONDS, parse_size(size, what="balloon target")))
+    return tuple(sorted(plan))
+
+
 @dataclass(frozen=True)
 class VmConfig:
     """One virtual machine."""
@@ -77,6 +90,7 @@ class VmConfig:
     unsync_tables: int = 16  # guest tables out of sync at once; KVM's limit for a root is 16 too
     disk_latency_us: int = 500  # virtual time of a command before its data move: a disk that seldom seeks
     disk_bytes_per_second: int = 50 * MIB  # of virtual time: a disk of 2002
+    balloon_plan: tuple[tuple[int, int], ...] = ()  # (virtual time in instructions, target in bytes), in the order of time
     reserve_frames: int = 512  # handed out by native code between two visits of Python
     nested_tables: int = 8192  # then all are dropped: only a guest that roams through absent memory gets there
     events: frozenset[str] = field(default_factory=frozenset)  # groups to record; empty: none

@@ -77,9 +77,12 @@ class Kind(IntEnum):
     DEVICE_READ = 28  # a load from a memory-mapped register; va: PA; new: value
     DEVICE_WRITE = 29  # a store to one; va: PA; new: value
     SYSTEM_CALL = 30  # SYSCALL; new: the entry point
+    BALLOON_LOCK = 31  # a page goes into the balloon; ppn; mpn: the frame that it had, if it had one
+    BALLOON_UNLOCK = 32  # a page comes back; ppn
+    BALLOON_POP = 33  # the guest touched a page in the balloon; ppn
 
 
-NUMBER_OF_KINDS = 32
+NUMBER_OF_KINDS = 34
 
 
 class Outcome(StrEnum):
@@ -135,6 +138,9 @@ CATALOGUE: dict[Kind, KindInfo] = {
     Kind.DEVICE_READ: KindInfo("mmio", "device-read", "mmio_reads"),
     Kind.DEVICE_WRITE: KindInfo("mmio", "device-write", "mmio_writes"),
     Kind.SYSTEM_CALL: KindInfo("syscall", "syscall", "syscalls"),
+    Kind.BALLOON_LOCK: KindInfo("balloon", "balloon-lock", "balloon_locks"),
+    Kind.BALLOON_UNLOCK: KindInfo("balloon", "balloon-unlock", "balloon_unlocks"),
+    Kind.BALLOON_POP: KindInfo("balloon", "balloon-pop", "balloon_pops"),
 }
 assert set(CATALOGUE) == set(Kind)
 GROUPS = tuple(dict.fromkeys(info.group for info in CATALOGUE.values()))

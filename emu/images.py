@@ -33,7 +33,9 @@ def _listed(suffix: str, *, are_disks: bool) -> list[GuestInfo]:
     except OSError as error:
         raise _missing() from error
     wanted = (entry for entry in entries if entry.get("is_disk", False) == are_disks)
-    return [GuestInfo(entry["name"], entry["description"], FOLDER / entry.get("file", entry["name"] + suffix)) for entry in wanted]
+    return [
+        GuestInfo(entry["name"], entry["description"], FOLDER / entry.get("file", entry["name"] + suffix)) for entry in wanted
+    ]
 
 
 def guests() -> list[GuestInfo]:

@@ -22,7 +22,7 @@ LINKER_SCRIPT = "lib/kernel.ld"
 OS_DIR = SOURCE_DIR / "os"
 OS_LINKER_SCRIPT = "os/kernel/kernel.ld"
 PROGRAM_LINKER_SCRIPT = "os/user/lib/program.ld"
-OS_SHARED_SOURCES = ("lib/pit.c", "lib/serial.c", "lib/string.c")  # of lib/, what its kernel uses
+OS_SHARED_SOURCES = ("os/balloon.c", "lib/pit.c", "lib/serial.c", "lib/string.c")  # of lib/, what its kernel uses
 PROGRAM_SHARED_SOURCES = ("lib/string.c",)  # and its programs
 PROGRAM_NAME_BYTES = 60  # in the boot archive, NAME_BYTES of os/include/syscall.h
 
@@ -209,7 +209,9 @@ def _build_system(system: System, scratch: Path, out_dir: Path) -> Path:
     paging = FORMATS[system.format]
     define = f"-DPAGING_LEVELS={paging.levels}"
     programs = _Toolchain(scratch, scratch / system.name / "user", (*paging.target_flags, define), paging.emulation)
-    kernel = _Toolchain(scratch, scratch / system.name / "kernel", (*paging.target_flags, define, *system.flags), paging.emulation)
+    kernel = _Toolchain(
+        scratch, scratch / system.name / "kernel", (*paging.target_flags, define, *system.flags), paging.emulation
+    )
     kernel_sources = [*OS_SHARED_SOURCES, *_sources_in("os/kernel")]
     kernel.compile_all(kernel_sources)
     kernel.add_binary(_archive(_build_programs(programs)), ".archive", "archive")

@@ -9,7 +9,16 @@ import typer
 
 from emu import events
 from emu.cli.console import write_out
-from emu.config import SHADOW_SWITCHES, Mmu, VmConfig, parse_duration, parse_shadow_memory, parse_size, parse_switches
+from emu.config import (
+    SHADOW_SWITCHES,
+    Mmu,
+    VmConfig,
+    parse_balloon,
+    parse_duration,
+    parse_shadow_memory,
+    parse_size,
+    parse_switches,
+)
 from emu.errors import UsageError
 from emu.units import MIB, PAGE_BYTES
 
@@ -64,6 +73,9 @@ def boot(
     disk_bandwidth: Annotated[
         str, typer.Option(help="Bytes that the disk transfers in a second of virtual time.")
     ] = f"{DEFAULTS.disk_bytes_per_second // MIB}M",
+    balloon: Annotated[
+        str, typer.Option(metavar="SIZE@TIME,...", help="Targets of the balloon at virtual times, such as 8M@10s,0@20s.")
+    ] = "",
     mmu: Annotated[Mmu, typer.Option(help="How the guest's paging is virtualized.")] = DEFAULTS.mmu,
     shadow: Annotated[
         str,
@@ -99,6 +111,7 @@ def boot(
         events=_event_groups(select, traced=trace is not None),
         shadow_switches=parse_switches(shadow),
         shadow_pages=parse_shadow_memory(shadow_memory),
+        balloon_plan=parse_balloon(balloon, DEFAULTS.insns_per_second),
         disk_latency_us=parse_duration(disk_latency, what="disk latency"),
         disk_bytes_per_second=parse_size(disk_bandwidth, what="disk bandwidth"),
     )

@@ -19,6 +19,7 @@ from emu.cli.console import HostConsole, write_out
 from emu.config import VmConfig
 from emu.devices import vga
 from emu.devices.ata import DriveCounts
+from emu.devices.balloon import Balloon
 from emu.errors import OutputError
 from emu.events import Outcome
 from emu.machine import crash, native
@@ -175,6 +176,7 @@ def summary(vm: Any, stop: Any, options: BootOptions, status: int) -> dict[str, 
         "post_code": vm.board.system.post_code,
         "screen": None if (screen := vm.screen()) is None else [line.rstrip() for line in screen],
         "disk": None if vm.board.ide.drive is None else dataclasses.asdict(vm.board.ide.drive.counts),
+        "balloon": balloon_summary(vm.balloon),
         "counters": counters.counters(vm.control, vm.state.counters),
     }
 
@@ -189,6 +191,8 @@ def _print_summary(vm: Any, stop: Any) -> None:
     )
     if vm.board.ide.drive is not None:
         errors.print(_disk_line(vm.board.ide.drive.counts), markup=False)
+    if vm.balloon.counts.calls or vm.balloon.target:
+        errors.print(_balloon_line(vm.balloon), markup=False)
     table = Table.grid(padding=(0, 3))
     counts = [(name, count) for name, count in counters.counters(vm.control, vm.state.counters).items() if count]
     columns = 3
@@ -200,6 +204,22 @@ def _print_summary(vm: Any, stop: Any) -> None:
         cells = [counts[row + rows * column] for column in range(columns) if row + rows * column < len(counts)]
         table.add_row(*(str(part) if isinstance(part, str) else f"{part:,}" for cell in cells for part in cell))
     errors.print(table)
+
+
+def balloon_summary(balloon: Balloon) -> dict[str, Any] | None:
+    """The balloon in the summary's JSON; null if nobody called and nothing was wanted. Sizes are in pages."""
+    if not balloon.counts.calls and not balloon.target:
+        return None
+    return {"state": balloon.state(), "target": balloon.target, "size": balloon.size, **dataclasses.asdict(balloon.counts)}
+
+
+def _balloon_line(balloon: Balloon) -> str:
+    counts = balloon.counts
+    refused = "".join(f", {number:,} {name.replace('_', ' ')}" for name, number in sorted(counts.refused.items()))
+    return (
+        f"emu: balloon: {balloon.state()}, {balloon.size:,} of {balloon.target:,} pages; {counts.calls:,} calls, {counts.locks:,} pages locked, "
+        f"{counts.unlocks:,} unlocked, {counts.pops:,} pops{refused}"
+    )
 
 
 def _disk_line(counts: DriveCounts) -> str:

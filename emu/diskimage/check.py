@@ -1,7 +1,7 @@
 """Checking a file system: every block and inode has exactly one use, and the bitmap and the counts say so.
 
-    fault   something that a mount does not mend, and that no stop of the guest at whatever moment may leave
-    note    what the next mount mends: a file that was open and had no name any more
+fault   something that a mount does not mend, and that no stop of the guest at whatever moment may leave
+note    what the next mount mends: a file that was open and had no name any more
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class _Checker:
         self.report.faults.append(text)
 
     def check(self) -> Report:
-        inodes = {number: inode for number in range(1, self.super.inodes) if (inode := self.image.inode(number)).kind != layout.NONE}
+        inodes = {
+            number: inode for number in range(1, self.super.inodes) if (inode := self.image.inode(number)).kind != layout.NONE
+        }
         for number, inode in inodes.items():
             self.check_inode(number, inode)
         root = inodes.get(layout.ROOT)

@@ -135,7 +135,9 @@ def partitions_in(sector: bytes) -> list[Partition]:
     if sector[SECTOR - 2 : SECTOR] != SIGNATURE:
         return []
     lines = (_PARTITION.unpack_from(sector, PARTITIONS_AT + PARTITION_BYTES * number) for number in range(PARTITION_COUNT))
-    return [Partition(kind, first // BLOCK_SECTORS, sectors // BLOCK_SECTORS) for _, _, kind, _, first, sectors in lines if sectors]
+    return [
+        Partition(kind, first // BLOCK_SECTORS, sectors // BLOCK_SECTORS) for _, _, kind, _, first, sectors in lines if sectors
+    ]
 
 
 def log_checksum(blocks: Sequence[int]) -> int:

@@ -160,6 +160,13 @@ HIGH_AT = 152  # P: where the part behind the vector registers begins
 HIGH_BYTES = 153  # P: and its bytes
 ASIDE_CONTEXT = 154  # P: uc_context * for the guest's state while the engine is in HOST_CONTEXT
 ENGINE_CPU = 155  # P: the engine's CPUState *
+# The balloon (`emu.vm.balloon`).
+BALLOON_PAGES = 158  # N: pages in it
+BALLOON_POPPED = 159  # N: 1 once the guest touched one of them
+IS_LOOKING = 162  # P: 1 while the VMM reads guest memory for a user's eyes: the guest must not be able to tell
+FREED = 160  # P: host address of int64[512]: MPNs taken from the VM
+FREED_COUNT = 161  # N, P
+
 FN_FLUSH_PAGE = 156  # P: its tlb_flush_page(CPUState *, address); 0 if this library does not show it
 
 # Memory-mapped devices (`emu.vm.step`).

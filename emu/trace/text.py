@@ -130,6 +130,9 @@ DETAILS: dict[Kind, Callable[[np.void], str]] = {
     Kind.DEVICE_READ: lambda r: f"PA {r['va']:08x} -> {r['new']:08x}",
     Kind.DEVICE_WRITE: lambda r: f"PA {r['va']:08x} <- {r['new']:08x}",
     Kind.SYSTEM_CALL: lambda r: f"to {r['new']:08x}",
+    Kind.BALLOON_LOCK: lambda r: f"PPN {r['ppn']:05x}" + ("" if r["mpn"] == NO_PAGE else f", MPN {r['mpn']:05x} to the machine"),
+    Kind.BALLOON_UNLOCK: lambda r: f"PPN {r['ppn']:05x}",
+    Kind.BALLOON_POP: lambda r: f"PPN {r['ppn']:05x}",
     Kind.STOP: _stop,
 }
 assert set(DETAILS) == set(Kind)

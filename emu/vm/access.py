@@ -206,7 +206,7 @@ def page_pointer(cb: object, va: int) -> int:
     if fault != walk.NO_FAULT:
         return 0
     word = pmap.entry(cb, pmap.slot_of(cb, ppn))
-    if pmap.state(word) == pmap.UNALLOCATED or pmap.state(word) == pmap.DEVICE:
+    if pmap.state(word) != pmap.PRESENT_PAGE and pmap.state(word) != pmap.ROM and pmap.state(word) != pmap.ABSENT:
         return 0
     pointer = pmap.frame_address(cb, word & pmap.MPN_MASK)
     if word & pmap.EXECUTED and not word & pmap.MIXED and not cb[cbw.NESTED_PLAIN]:  # there a CR3 may come back with other tables

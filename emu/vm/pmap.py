@@ -4,7 +4,7 @@ One 64-bit word a page: MPN in bits 0-31, state in 32-35, then what the VMM know
 and ROM all share one *slot* behind those of RAM, the absent page: it reads as ones, and stores to it have no effect, as on a
 PC. The registers of the APICs have a slot each behind it, and a frame to stage their values in (`emu.vm.step`).
 
-    UNALLOCATED --first touch--> PRESENT
+    UNALLOCATED --first touch--> PRESENT --given to the balloon--> BALLOONED --taken back, or touched--> UNALLOCATED
 
 Invariants (asserted by `emu.vm.check`):
 
@@ -20,8 +20,8 @@ from emu.machine.memory import FRAME, FrameUse
 from emu.machine.native import compiled, load64, store8, store32, store64
 from emu.vm.record import emit
 
-UNALLOCATED, PRESENT_PAGE, ROM, ABSENT, DEVICE = 0, 1, 2, 3, 4
-STATE_NAMES = ("unallocated", "present", "rom", "absent", "device")
+UNALLOCATED, PRESENT_PAGE, ROM, ABSENT, DEVICE, BALLOONED = 0, 1, 2, 3, 4, 5
+STATE_NAMES = ("unallocated", "present", "rom", "absent", "device", "ballooned")
 STATE_SHIFT = 32
 STATE_MASK = 0xF
 MPN_MASK = 0xFFFF_FFFF
@@ -32,6 +32,7 @@ FLIPS_SHIFT = 40  # how often the page changed between code and data
 FLIPS_MASK = 0xFF
 FLIPS_LIMIT = 16  # a page that flipped so often is MIXED: slow stores beat a flush of translated code at each turn
 HIGH_ROM_END = 1 << 20  # the PPN after the ROM's upper copy, which ends at 4 GiB
+FIRST_TEXT_PPN, END_TEXT_PPN = 0xB8, 0xC0  # the VGA's text memory, which has frames as RAM has
 DEVICE_PPNS = (0xFEE00, 0xFEC00)  # local APIC and I/O APIC; their slots follow the absent page's
 
 _FRAME_BYTES = FRAME.itemsize
@@ -40,7 +41,7 @@ _PPN = FRAME.fields["ppn"][1] if FRAME.fields else 0
 _REFERENCES = FRAME.fields["references"][1] if FRAME.fields else 0
 _GUEST = int(FrameUse.GUEST)
 _TABLE = int(FrameUse.TABLE)
-_ALLOCATED = int(Kind.PAGE_ALLOCATED)
+_ALLOCATED, _POP = int(Kind.PAGE_ALLOCATED), int(Kind.BALLOON_POP)
 
 
 @compiled
@@ -96,10 +97,21 @@ def take_frame(cb: object, use: int, ppn: int) -> int:
 
 
 @compiled
+def pop(cb: object, slot: int) -> None:
+    """The guest touches a page that it gave away: memory again, and its driver will be told to begin anew."""
+    set_entry(cb, slot, UNALLOCATED << STATE_SHIFT)
+    cb[cbw.BALLOON_PAGES] -= 1
+    cb[cbw.BALLOON_POPPED] = 1
+    emit(cb, _POP, 0, slot << 12, slot, -1, 0, 0)
+
+
+@compiled
 def frame_of(cb: object, slot: int) -> int:
     """The MPN behind a slot, allocated now if nothing ever touched the page; -1 when the reserve is empty."""
     word = entry(cb, slot)
-    if state(word) != UNALLOCATED:
+    if state(word) == BALLOONED:
+        pop(cb, slot)
+    elif state(word) != UNALLOCATED:
         return word & MPN_MASK
     mpn = take_frame(cb, _GUEST, slot)
     if mpn >= 0:
@@ -123,10 +135,13 @@ def frame_address(cb: object, mpn: int) -> int:
 @compiled
 def address_to_read(cb: object, pa: int) -> int:
     """Host address of a byte of guest-physical memory; READS_ONES where there is no memory, READS_ZERO for untouched RAM."""
-    word = entry(cb, slot_of(cb, pa >> 12))
+    slot = slot_of(cb, pa >> 12)
+    word = entry(cb, slot)
     if state(word) == ABSENT or state(word) == DEVICE:
         return READS_ONES
-    if state(word) == UNALLOCATED:
+    if state(word) == BALLOONED and not cb[cbw.IS_LOOKING]:
+        pop(cb, slot)
+    if state(word) == UNALLOCATED or state(word) == BALLOONED:
         return READS_ZERO
     return frame_address(cb, word & MPN_MASK) + (pa & 0xFFF)
 

@@ -89,6 +89,8 @@ def serve_port_read(cb: object, port: int, size: int) -> int:
     if not begin_port(cb, port, size):
         return -1
     value = call2(cb[cbw.PORT_READ_FN], port, size) & (1 << 8 * size) - 1
+    if cb[cbw.MODIFIED]:  # the balloon answers in other registers too
+        context.put_back(cb)
     emit(cb, _PORT_READ, size, port, -1, -1, 0, value)
     if cb[cbw.STOPPED]:
         poison(cb, 0)

@@ -14,8 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
-from emu.config import VmConfig
-from emu.devices import vga
+from emu.config import MICROSECONDS, VmConfig
+from emu.devices import balloon, vga
 from emu.devices.ata import DriveSettings
 from emu.devices.board import NEVER, Board, BoardSettings
 from emu.devices.disk import Disk
@@ -45,13 +45,13 @@ from emu.vm import (
     registers,
     shadow,
 )
+from emu.vm.balloon import BalloonPages
 from emu.vm.exits import ExitContext, Stop
 from emu.vm.msr import MsrFile
 from emu.vm.state import NO_ROW, TEXT_PPNS, VmState
 
 SLICE_INSNS = 1_000_000  # of virtual time between two looks at the outside world: some 10 ms
 INPUT_INSNS = 1000  # between two bytes of serial input: about 100,000 baud
-MICROSECONDS = 1_000_000  # in a second
 PORT_READ = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 PORT_WRITE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 
@@ -119,6 +119,10 @@ class VirtualMachine:
         self._disk = disk
         self._dma = dma.DmaMemory(memory, self.control, self.write_physical, self._refill)
         self.board = Board(settings, clock=self, memory=self, signals=self)
+        pages = BalloonPages(memory, self.control, self.read_physical, self.write_physical)
+        self.balloon = balloon.Balloon(self, config.insns_per_second, self.registers, pages)
+        self.board.ports.register(range(balloon.PORT, balloon.PORT + 1), self.balloon, sizes=(4,))
+        self._balloon_plan = list(config.balloon_plan)
         self._msrs = MsrFile(self.control, self.registers, self.cpu.word_at, self.board.apic)
         self._context = ExitContext(self.control, self.registers, self.state.insn, self._msrs, self.board.apic)
         self._install_hooks()
@@ -325,6 +329,7 @@ class VirtualMachine:
         control = self.control
         self._wants_reset = self._needs_entry = self._is_halted = False
         self.board.reset()
+        self.balloon.reset()
         self._show_apic()
         reclaim.drop_ram(self.state)
         nested.set_plain(control, 0)
@@ -427,6 +432,8 @@ class VirtualMachine:
         if self._input and now >= self._input_due and self.board.serial_room():
             self.board.receive(bytes([self._input.pop(0)]))
             self._input_due = now + INPUT_INSNS
+        while self._balloon_plan and now >= self._balloon_plan[0][0]:
+            self.balloon.set_target(self._balloon_plan.pop(0)[1] // PAGE_BYTES)
         if self._stop is None and now - self._idle_insns >= self._limit:
             self._stop = Stop(Outcome.LIMIT)
         if self._stop is None and now >= self._pause:
@@ -440,7 +447,8 @@ class VirtualMachine:
     def _set_deadline(self) -> None:
         """Say when the block hook shall stop the guest next."""
         control = self.control
-        deadline = min(self._poll_due, self.board.next_event(), self._limit + self._idle_insns, self._pause)
+        planned = self._balloon_plan[0][0] if self._balloon_plan else NEVER
+        deadline = min(self._poll_due, self.board.next_event(), self._limit + self._idle_insns, self._pause, planned)
         if self._input and self.board.serial_room():
             deadline = min(deadline, max(self._input_due, int(control[cbw.INSNS]) + 1))
         control[cbw.DEADLINE] = deadline
@@ -482,6 +490,8 @@ class VirtualMachine:
     def _next_wake(self) -> int:
         """Virtual time of the next thing that may end a HLT: a device's event, or input that waits for its turn."""
         event = self.board.next_event()
+        if self._balloon_plan:
+            event = min(event, self._balloon_plan[0][0])
         if self._input and self.board.serial_room():
             event = min(event, self._input_due)
         return event

@@ -5,7 +5,7 @@
 #include "../../lib/ports.h"
 #include "../../lib/serial.h"
 #include "../../lib/string.h"
-#include "balloon.h"
+#include "balloon_thread.h"
 #include "console.h"
 #include "disk.h"
 #include "files.h"

@@ -4,7 +4,6 @@
 
 #include "../include/errors.h"
 #include "../../lib/string.h"
-#include "balloon.h"
 #include "cache.h"
 #include "files.h"
 #include "kernel.h"

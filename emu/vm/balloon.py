@@ -1,0 +1,195 @@
+"""Pages in the balloon: they leave the pmap, their frames go back to the machine at once.
+
+    PRESENT, UNALLOCATED --lock--> BALLOONED --unlock, forget, touch (a pop)--> UNALLOCATED
+
+What maps a page is dropped before its frame goes: shadow and nested entries, the shadow of the page as a guest table, translated code. The
+engine's TLB is flushed once a call. Native code puts the frames in FREED; Python gives them to the machine before the guest goes on.
+
+A driver's lies are answered with the statuses of `emu.devices.balloon`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from emu.devices.balloon import MAX_BATCH, Status
+from emu.events import Kind
+from emu.machine import control as cbw
+from emu.machine.memory import MachineMemory
+from emu.machine.native import compiled, load64, store64
+from emu.vm import code, nested, pmap, rows, shadow
+from emu.vm.record import emit
+
+ENTRY_STATUS = 0x1F  # bits of a batch's entry that the host writes
+ENTRY_RESERVED = 0xFE0
+PPN_SHIFT = 12
+_LOCK, _UNLOCK = int(Kind.BALLOON_LOCK), int(Kind.BALLOON_UNLOCK)
+_SUCCESS, _INVALID, _LOCKED = int(Status.SUCCESS), int(Status.INVALID_PAGE), int(Status.LOCKED_ALREADY)
+_NOT_LOCKED, _NOT_NEEDED, _BUSY = int(Status.NOT_LOCKED), int(Status.NOT_NEEDED), int(Status.BUSY)
+
+
+@compiled
+def is_ram(cb: object, ppn: int) -> bool:
+    """Whether a page number is one of those that the guest was promised as memory."""
+    if ppn < 0 or ppn >= cb[cbw.RAM_PAGES] or pmap.FIRST_TEXT_PPN <= ppn < pmap.END_TEXT_PPN:
+        return False
+    state = pmap.state(pmap.entry(cb, ppn))
+    return state == pmap.PRESENT_PAGE or state == pmap.UNALLOCATED or state == pmap.BALLOONED
+
+
+@compiled
+def take_away(cb: object, slot: int) -> None:
+    """Unmap a page that has a frame, and put the frame in FREED."""
+    word = pmap.entry(cb, slot)
+    if word & pmap.EXECUTED:
+        code.flush_code(cb, slot)
+    if cb[cbw.USE_SHADOW]:
+        shadow.untrace(cb, slot)
+        rows.unmap_page(cb, slot)
+    pmap.set_entry(cb, slot, pmap.BALLOONED << pmap.STATE_SHIFT)
+    nested.refresh_slot(cb, slot)
+    cb[cbw.NEEDS_TLB_FLUSH] = 1
+    store64(cb[cbw.FREED] + 8 * cb[cbw.FREED_COUNT], word & pmap.MPN_MASK)
+    cb[cbw.FREED_COUNT] += 1
+
+
+@compiled
+def lock(cb: object, ppn: int, target: int) -> int:
+    """LOCK of one page; the caller flushes the engine's TLB."""
+    if not is_ram(cb, ppn):
+        return _INVALID
+    state = pmap.state(pmap.entry(cb, ppn))
+    if state == pmap.BALLOONED:
+        return _LOCKED
+    if cb[cbw.BALLOON_PAGES] >= target:
+        return _NOT_NEEDED
+    if cb[cbw.STEPPING]:
+        return _BUSY
+    mpn = pmap.entry(cb, ppn) & pmap.MPN_MASK if state == pmap.PRESENT_PAGE else -1
+    if state == pmap.PRESENT_PAGE:
+        take_away(cb, ppn)
+    else:
+        pmap.set_entry(cb, ppn, pmap.BALLOONED << pmap.STATE_SHIFT)
+    cb[cbw.BALLOON_PAGES] += 1
+    emit(cb, _LOCK, 0, ppn << 12, ppn, mpn, 0, 0)
+    return _SUCCESS
+
+
+@compiled
+def unlock(cb: object, ppn: int) -> int:
+    """UNLOCK of one page."""
+    if not is_ram(cb, ppn):
+        return _INVALID
+    if pmap.state(pmap.entry(cb, ppn)) != pmap.BALLOONED:
+        return _NOT_LOCKED
+    pmap.set_entry(cb, ppn, pmap.UNALLOCATED << pmap.STATE_SHIFT)
+    cb[cbw.BALLOON_PAGES] -= 1
+    emit(cb, _UNLOCK, 0, ppn << 12, ppn, -1, 0, 0)
+    return _SUCCESS
+
+
+@compiled
+def answer_entry(cb: object, entry: int, target: int, locking: bool) -> int:
+    """An entry of a batch, carried out: the entry with its status."""
+    ppn = entry >> PPN_SHIFT & (1 << 64 - PPN_SHIFT) - 1
+    if entry & ENTRY_RESERVED:
+        status = _INVALID
+    elif locking:
+        status = lock(cb, ppn, target)
+    else:
+        status = unlock(cb, ppn)
+    return entry & ~ENTRY_STATUS | status
+
+
+@compiled
+def batch(cb: object, entries: int, count: int, target: int, locking: bool) -> None:
+    """A batch in a copy of the guest's page at a host address."""
+    for number in range(count):
+        at = entries + 8 * number
+        store64(at, answer_entry(cb, load64(at), target, locking))
+
+
+@compiled
+def flush(cb: object) -> None:
+    """Before the guest goes on within the block of its IN: the engine forgets what was taken away."""
+    if cb[cbw.NEEDS_TLB_FLUSH]:
+        code.flush_engine_tlb(cb)
+        code.note_flushed_tlb(cb)
+
+
+@compiled
+def forget(cb: object) -> None:
+    """All pages in the balloon are memory again."""
+    for slot in range(cb[cbw.RAM_PAGES]):
+        if pmap.state(pmap.entry(cb, slot)) == pmap.BALLOONED:
+            pmap.set_entry(cb, slot, pmap.UNALLOCATED << pmap.STATE_SHIFT)
+    cb[cbw.BALLOON_PAGES] = 0
+    cb[cbw.BALLOON_POPPED] = 0
+
+
+class BalloonPages:
+    """The `PageStore` of a VM."""
+
+    def __init__(
+        self,
+        memory: MachineMemory,
+        control: np.ndarray,
+        read: Callable[[int, int], bytes],
+        write: Callable[[int, bytes], None],
+    ) -> None:
+        """`read` and `write` are those of guest-physical memory, as a device's."""
+        self._memory, self._control = memory, control
+        self._read, self._write = read, write
+        self._freed = np.zeros(MAX_BATCH, np.int64)
+        self._entries = np.zeros(MAX_BATCH, np.int64)
+        control[cbw.FREED] = self._freed.ctypes.data
+
+    @property
+    def total_pages(self) -> int:
+        """Pages of RAM."""
+        return int(self._control[cbw.RAM_PAGES])
+
+    @property
+    def locked_pages(self) -> int:
+        """Pages in the balloon."""
+        return int(self._control[cbw.BALLOON_PAGES])
+
+    def lock(self, ppn: int, target: int) -> int:
+        """LOCK of one page; a `Status`."""
+        status = int(lock(self._control, ppn, target))
+        self._give_back()
+        return status
+
+    def unlock(self, ppn: int) -> int:
+        """UNLOCK of one page; a `Status`."""
+        return int(unlock(self._control, ppn))
+
+    def batch(self, table_ppn: int, count: int, target: int, *, locking: bool) -> int:
+        """LOCK or UNLOCK of each entry in the page `table_ppn`, which must be memory when the call begins."""
+        if not is_ram(self._control, table_ppn):
+            return Status.INVALID_PAGE
+        address = table_ppn << PPN_SHIFT
+        self._entries[:count] = np.frombuffer(self._read(address, 8 * count), np.int64)
+        if self._control[cbw.BALLOON_POPPED]:  # the table itself was in the balloon
+            return Status.RESET
+        batch(self._control, self._entries.ctypes.data, count, target, locking)
+        self._give_back()
+        self._write(address, self._entries[:count].tobytes())
+        return Status.SUCCESS
+
+    def take_pop(self) -> bool:
+        """Whether a locked page was touched."""
+        return bool(self._control[cbw.BALLOON_POPPED])
+
+    def forget(self) -> None:
+        """All locked pages are memory again."""
+        forget(self._control)
+
+    def _give_back(self) -> None:
+        flush(self._control)
+        count = int(self._control[cbw.FREED_COUNT])
+        if count:
+            self._control[cbw.FREED_COUNT] = 0
+            self._memory.release(self._freed[:count].copy())
