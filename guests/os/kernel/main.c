@@ -147,9 +147,9 @@ void kernel_main(const struct multiboot_info *info_at)
     schedule_init();
     console_init();
     mount_disk();
+    reclaim_init();
     if (argument("test"))
         power_off(run_tests());
-    reclaim_init();
     balloon_start();
     process_start_init();
     for (;;)
