@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import shutil
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +27,15 @@ def load_script(path: Path) -> ModuleType:
     return module
 
 
+def load_package_module(root: Path, name: str) -> ModuleType:
+    """Import a module of the package that is being built, which needs no more than the standard library."""
+    sys.path.insert(0, str(root))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(root))
+
+
 def build_images(root: Path) -> None:
     """Make every guest, the ROM and their index in emu/images/ of a checkout, replacing what is there."""
     target = root / IMAGES
@@ -35,6 +46,9 @@ def build_images(root: Path) -> None:
     guests.build_systems(scratch)
     guests.build_suite(scratch / "suite")
     guests.build_disks(scratch)
+    load_package_module(root, "emu.diskimage.make").make(
+        scratch / "suite" / guests.SUITE_DISK, guests.SUITE_DISK_FILES, guests.SUITE_DISK_SWAP
+    )
     load_script(root / "firmware" / "build.py").build(scratch)
     index = [{"name": guest.name, "description": guest.description} for guest in guests.guests()]
     index += [{"name": system.name, "description": system.description, "file": f"{system.name}.bin"} for system in guests.SYSTEMS]

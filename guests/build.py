@@ -158,6 +158,10 @@ def build(out_dir: Path) -> list[Path]:
         return [toolchain.link([*guest.sources, *library], out_dir / f"{guest.name}.elf") for guest in guests()]
 
 
+SUITE_DISK = "os.img"  # with a file system and swap, for the operating system's tests
+SUITE_DISK_FILES, SUITE_DISK_SWAP = 4 << 20, 4 << 20  # bytes
+
+
 def build_suite(out_dir: Path) -> list[Path]:
     """Build the suite's guests into `out_dir`, beside copies of suite.toml and its golden files, and return the images.
 

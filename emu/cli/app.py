@@ -134,6 +134,54 @@ def boot(
     return run_boot(options)
 
 
+disk_app = typer.Typer(no_args_is_help=True, help="Make and look into disk images for the guest operating system.")
+app.add_typer(disk_app, name="disk")
+ImageFile = Annotated[Path, typer.Argument(metavar="FILE", help="The image.")]
+
+
+@disk_app.command("make")
+def disk_make(
+    file: ImageFile,
+    size: Annotated[str, typer.Option(help="Size of the file system.")] = "64M",
+    swap: Annotated[str, typer.Option(help="Size of the swap partition; 0 for none.")] = "0",
+    folder: Annotated[Path | None, typer.Option("--from", metavar="FOLDER", help="Put the files of this folder into it.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> int:
+    """Make an image: a file system, and a swap partition if wanted."""
+    from emu.cli import disk  # noqa: PLC0415
+
+    files_bytes, swap_bytes = parse_size(size, what="file system size"), parse_size(swap, what="swap size")
+    return disk.make(file, files_bytes, swap_bytes, folder, replace=force)
+
+
+@disk_app.command("check")
+def disk_check(file: ImageFile) -> int:
+    """Check an image's file system, as a mount would find it; status 1 if something is wrong."""
+    from emu.cli import disk  # noqa: PLC0415
+
+    return disk.check(file)
+
+
+@disk_app.command("list")
+def disk_list(file: ImageFile) -> int:
+    """List the files of an image."""
+    from emu.cli import disk  # noqa: PLC0415
+
+    return disk.list_files(file)
+
+
+@disk_app.command("copy")
+def disk_copy(
+    file: ImageFile,
+    path: Annotated[str, typer.Argument(help="The file in the image.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Where to.")],
+) -> int:
+    """Copy a file out of an image."""
+    from emu.cli import disk  # noqa: PLC0415
+
+    return disk.copy(file, path, out)
+
+
 @app.command()
 def guests() -> None:
     """List the guests that come with emu, and after them the disks for --boot-disk."""

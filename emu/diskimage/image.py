@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 from emu.diskimage import layout
 from emu.diskimage.layout import BLOCK, Inode, Superblock
@@ -30,7 +31,7 @@ class Image:
         self._check_superblock()
         self.replayed = self._replay()  # blocks that the log had
 
-    def __enter__(self) -> Image:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

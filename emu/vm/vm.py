@@ -45,7 +45,7 @@ from emu.vm import (
     registers,
     shadow,
 )
-from emu.vm.balloon import BalloonPages
+from emu.vm.balloon_store import BalloonPages
 from emu.vm.exits import ExitContext, Stop
 from emu.vm.msr import MsrFile
 from emu.vm.state import NO_ROW, TEXT_PPNS, VmState
