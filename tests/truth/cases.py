@@ -93,7 +93,7 @@ class Model:
             return self.board.absent_word
         if layout.DIRECTORY + 6 * 8 <= physical < layout.TABLES64 or layout.POINTERS + 8 <= physical < layout.POINTERS + PAGE:
             return 0  # the guest's own tables, beyond what maps the guest
-        raise RefusedError(f"{physical:#x} is the guest's own, or absent")
+        raise RefusedError("a table in memory that is the guest's own, or absent")
 
     def read(self, physical: int, size: int) -> int:
         """An entry, for the reference MMU."""
@@ -107,7 +107,7 @@ class Model:
         if is_absent(physical):
             return
         if not ARENA <= physical < ARENA_END:
-            raise RefusedError(f"a store to {physical:#x}")
+            raise RefusedError("a store to memory that is the guest's own")
         self.words[physical] = value
         self.unknown.pop(physical, None)
         self.touched.add(physical & ~7)

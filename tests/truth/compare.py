@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import struct
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 from tests.truth import cases, known, layout
 from tests.truth.cases import Expectation, Operation
@@ -33,6 +33,14 @@ class Difference:
     access: int  # which access of it, -1 if it is the whole case
     text: str
     ended_run: bool = False  # the cases after it were not carried out
+
+
+@dataclass
+class Tally:
+    """How many cases were carried out and compared, and how many were left out, by why."""
+
+    compared: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
 class Report:
@@ -124,18 +132,24 @@ Prepared = dict[int, tuple[list[Expectation], list[int]]]
 """Number of a case to what its accesses must do, and the addresses watched."""
 
 
-def prepare(engine: Engine, chosen: list[list[Operation]]) -> tuple[Prepared, bytes]:
-    """What an engine's answers are compared with, and the script; cases are left out that would harm the guest on its board."""
+def prepare(engine: Engine, chosen: list[list[Operation]]) -> tuple[Prepared, bytes, dict[int, str]]:
+    """What an engine's answers are compared with, the script, and why cases are left out: they would harm the guest on its board."""
     prepared: Prepared = {}
+    left_out: dict[int, str] = {}
     for number, operations in enumerate(chosen):
-        with contextlib.suppress(cases.RefusedError):
+        try:
             prepared[number] = cases.expectations(operations, engine.board)
-    return prepared, cases.script([cases.encode(n, chosen[n], watched) for n, (_, watched) in prepared.items()])
+        except cases.RefusedError as refusal:
+            left_out[number] = str(refusal)
+    return prepared, cases.script([cases.encode(n, chosen[n], watched) for n, (_, watched) in prepared.items()]), left_out
 
 
-def run(engine: Engine, chosen: list[list[Operation]]) -> list[Difference]:
-    """Run cases on an engine; the differences, at most one a case. A run that ends early is a difference of the case it ended in."""
-    prepared, script = prepare(engine, chosen)
+def run(engine: Engine, chosen: list[list[Operation]], tally: Tally | None = None) -> list[Difference]:
+    """Run cases on an engine; the differences, at most one a case. A run that ends early is a difference of the case it ended in.
+
+    `tally` counts the cases that were compared, the one that a run ended in included, and those left out before it.
+    """
+    prepared, script, left_out = prepare(engine, chosen)
     data, ending = engine.run(script)
     report = Report(data)
     differences: list[Difference] = []
@@ -146,7 +160,12 @@ def run(engine: Engine, chosen: list[list[Operation]]) -> list[Difference]:
             found = Difference(engine.name, number, -1, f"memory at {report.disturbed[number]:#x} changed")
         if found:
             differences.append(found)
+    last = len(chosen)
     if report.ending or ending:
         number = -1 if report.unfinished is None else report.unfinished
+        last = number
         differences.append(Difference(engine.name, number, -1, ending or report.ending, ended_run=True))
+    if tally is not None:
+        tally.compared += len(report.cases) + (report.unfinished is not None)
+        tally.left_out += Counter(reason for number, reason in left_out.items() if number < last)
     return differences

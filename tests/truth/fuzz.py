@@ -25,12 +25,12 @@ MAX_KEPT = 5  # of one run and engine: one defect fails many cases
 FORMATS = {"32-bit": Format.BITS32, "pae": Format.PAE, "4-level": Format.LONG}
 
 
-def run_all(engine: Engine, chosen: list[list[Operation]]) -> list[Difference]:
-    """All differences of a batch: a run that ended early goes on behind the case it ended in."""
+def run_all(engine: Engine, chosen: list[list[Operation]], tally: compare.Tally | None = None) -> list[Difference]:
+    """All differences of a batch: a run that ended early goes on behind the case it ended in; what was left out is in `tally`."""
     found: list[Difference] = []
     start = 0
     while start < len(chosen):
-        differences = compare.run(engine, chosen[start:])
+        differences = compare.run(engine, chosen[start:], tally)
         found += [Difference(d.engine, d.number + start if d.number >= 0 else -1, d.access, d.text) for d in differences]
         ended = [d.number for d in differences if d.access < 0 and d.ended_run]
         if not ended or ended[-1] < 0:
@@ -111,6 +111,7 @@ class Session:
         self.cases = chosen.cases
         self.end = time.monotonic() + 60 * chosen.minutes
         self.failures = dict.fromkeys((engine.name for engine in self.engines), 0)
+        self.tallies = {engine.name: compare.Tally() for engine in self.engines}
         self.kept: dict[str, int] = {}
 
     def is_over(self, done: int) -> bool:
@@ -126,13 +127,22 @@ class Session:
             seeds = range(self.seed + done, self.seed + done + count)
             batch = [generate.make(seed, self.formats) for seed in seeds]
             for engine in self.engines:
-                for difference in run_all(engine, batch):
+                for difference in run_all(engine, batch, self.tallies[engine.name]):
                     self.note(engine, difference, batch, seeds)
             done += count
             rate = 60 * done / (time.monotonic() - start)
-            failed = ", ".join(f"{name} {count} failed" for name, count in self.failures.items())
-            print(f"fuzz: {done} cases, {rate:.0f} a minute: {failed}", flush=True)
+            print(f"fuzz: {done} cases, {rate:.0f} a minute: {self.standing()}", flush=True)
+        for name, tally in self.tallies.items():
+            for reason, count in tally.left_out.most_common():
+                print(f"fuzz: {name} left out {count}: {reason}")
         return 1 if any(self.failures.values()) else 0
+
+    def standing(self) -> str:
+        """What each engine did so far."""
+        return "; ".join(
+            f"{name} {tally.compared} compared, {tally.left_out.total()} left out, {self.failures[name]} failed"
+            for name, tally in self.tallies.items()
+        )
 
     def note(self, engine: Engine, difference: Difference, batch: list[list[Operation]], seeds: range) -> None:
         """Tell of a difference; make the first few of an engine small and keep them."""

@@ -68,6 +68,33 @@ def test_a_run_that_ends_early_is_a_failure_of_the_case_it_ended_in() -> None:
     assert difference.text == "the power failed"
 
 
+def test_every_case_is_compared_or_said_to_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also behind a case that a run ends in; and the command says why."""
+    chosen = [generate.make(seed) for seed in range(60)]
+    small_board = cases.Board(absent_word=None)  # as of plain Unicorn, which has none
+    whole = Engine("whole", functools.partial(imitation.run, defect=None), small_board)
+    tally = compare.Tally()
+    assert not fuzz.run_all(whole, chosen, tally)
+    assert tally.left_out.total() > 0
+    assert tally.compared + tally.left_out.total() == len(chosen)
+
+    def cut(script: bytes) -> tuple[bytes, str]:
+        data, ending = imitation.run(script, defect=None)
+        return (data[: len(data) // 2], "the power failed") if len(script) > 20_000 else (data, ending)
+
+    cut_tally = compare.Tally()
+    assert fuzz.run_all(Engine("cut", cut, small_board), chosen, cut_tally)
+    assert cut_tally.compared + cut_tally.left_out.total() == len(chosen)
+    session = fuzz.Session(fuzz.arguments(["--engines", "nested", "--cases", "40", "--seed", "5", "--no-keep"]))
+    session.engines = [whole]
+    session.failures, session.tallies = {"whole": 0}, {"whole": compare.Tally()}
+    assert session.run() == 0
+    output = capsys.readouterr().out
+    left = session.tallies["whole"].left_out
+    assert f"whole {40 - left.total()} compared, {left.total()} left out, 0 failed" in output
+    assert all(f"whole left out {count}: {reason}" in output for reason, count in left.items())
+
+
 def test_a_seed_gives_the_same_case_every_time() -> None:
     assert generate.make(7) == generate.make(7)
     assert generate.make(7) != generate.make(8)
