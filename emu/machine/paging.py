@@ -27,7 +27,10 @@ LARGE_PAT = 1 << 12  # of a 64-bit large page: not part of its address
 PHYSICAL_BITS = 40  # of guest-physical addresses, as CPUID leaf 8000_0008 tells and the engine checks
 ADDRESS_RESERVED = 0x000F_FFFF_FFFF_FFFF & ~((1 << PHYSICAL_BITS) - 1)  # bits 51-40 of a 64-bit entry
 PAE_RESERVED = 0x7FF0_0000_0000_0000  # bits 62-52, which are software's in long mode only
-POINTER_RESERVED = NO_EXECUTE | PAE_RESERVED | ADDRESS_RESERVED | 0x1E6  # of a PAE directory pointer: it grants all rights
+POINTER_RESERVED_IN_ENGINE = (
+    NO_EXECUTE | PAE_RESERVED | ADDRESS_RESERVED
+)  # of a PAE directory pointer, as the engine walks under nested paging
+POINTER_RESERVED = POINTER_RESERVED_IN_ENGINE | 0x1E6  # as the manuals say: it grants all rights
 
 # Forms of guest paging, by their number of levels.
 UNPAGED, LEGACY, PAE, LONG = 0, 2, 3, 4

@@ -53,7 +53,7 @@ def on_shadow_fault(cb: object, va: int, seen: int) -> int:
     if not kind & pg.FAULT_USER and env.cpl(cb[cbw.ENV]) == 3:
         kind |= walk.IMPLICIT  # such as a descriptor's read
     write = kind & pg.FAULT_WRITE != 0
-    fault, ppn, access, _size = walk.walk(cb, va, kind, True)
+    fault, ppn, access, size = walk.walk(cb, va, kind, True)
     if fault != walk.NO_FAULT:
         cb[cbw.EXIT_INFO] = va
         cb[cbw.FAULT_CODE] = fault
@@ -66,7 +66,9 @@ def on_shadow_fault(cb: object, va: int, seen: int) -> int:
     if kind & pg.FAULT_FETCH and not pmap.entry(cb, slot) & pmap.EXECUTED:
         code.become_code(cb, slot)
     overrides = write and not access & pg.WRITABLE  # CR0.WP is off: the supervisor may store, the user must still not
-    if overrides and not cb[cbw.GUEST_CR4] & pg.CR4_SMAP:
+    # Entries of a large page are those of every directory entry with its rights: a writable one would hide that another's D bit is due.
+    steps = overrides and (cb[cbw.GUEST_CR4] & pg.CR4_SMAP or size)
+    if overrides and not steps:
         access = supervisor_only(cb, access)
     old = shadow.fill(cb, va, slot, access)
     if old == -1:
@@ -79,7 +81,7 @@ def on_shadow_fault(cb: object, va: int, seen: int) -> int:
         done = make_room_to_store(cb, va, slot, access)
         if not done:
             shadow.fill(cb, va, slot, access)
-    if overrides and cb[cbw.GUEST_CR4] & pg.CR4_SMAP and not done:
+    if steps and not done:
         step.open_page(cb, va, slot, rec.OVERRIDE, access & pg.USER)
     if not is_table_store:
         record_fill(cb, va, ppn, slot, seen, old)

@@ -255,7 +255,9 @@ def walk_wide(cb: object, va: int, kind: int, mark: bool) -> tuple[int, int, int
         pointer = read_quad(cb, entry_address(cb, table, va, level))
         if not pointer & pg.PRESENT:
             return code, 0, 0, 0
-        if pointer & pg.POINTER_RESERVED:
+        if pointer & (
+            pg.POINTER_RESERVED if cb[cbw.SHADOWING] else pg.POINTER_RESERVED_IN_ENGINE
+        ):  # what the guest meets elsewhere
             return code | pg.FAULT_PRESENT | pg.FAULT_RESERVED, 0, 0, 0
         table = pointer & pg.FRAME_MASK
         level = 2

@@ -109,7 +109,8 @@ class Model:
         if not ARENA <= physical < ARENA_END:
             raise RefusedError("a store to memory that is the guest's own")
         self.words[physical] = value
-        self.unknown.pop(physical, None)
+        if self.unknown.pop(physical, 0) & ~value:  # a bit that a processor may have set, and may have cached the entry with
+            self._has_become_stale()
         self.touched.add(physical & ~7)
 
     def entry(self, physical: int, size: int) -> int:
