@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from emu import images
-from emu.config import Mmu, VmConfig, parse_size
+from emu.config import Mmu, VmConfig, parse_balloon, parse_size
 from emu.errors import UsageError
 from emu.events import CATALOGUE, GROUPS, Outcome
 from emu.trace.counters import SHADOW_COUNTERS
@@ -63,6 +63,7 @@ class Case:
     append: str = ""
     modules: tuple[Path, ...] = ()
     disk: Path | int | None = None  # attached: a file, which is not changed, or an empty one of so many bytes
+    balloon: str = ""  # targets at virtual times, as `emu boot --balloon` takes them
     memory_bytes: int = VmConfig.memory_bytes
     mmus: tuple[Mmu, ...] = tuple(Mmu)
     limit: int = DEFAULT_LIMIT
@@ -253,6 +254,15 @@ class _Reader:
             return beside
         return {info.name: info.path for info in images.disks()}.get(str(value), beside)
 
+    def balloon(self, key: str, value: Any) -> str:
+        """Targets of the balloon."""
+        text = self.text(key, value)
+        try:
+            parse_balloon(text, VmConfig.insns_per_second)
+        except UsageError as error:
+            raise self.fail(f"{key}: {error}") from error
+        return text
+
     def attached_disk(self, key: str, value: Any) -> Path | int:
         """A size, or a disk image beside the suite."""
         try:
@@ -334,6 +344,7 @@ CASE_KEYS: dict[str, tuple[str, ValueReader]] = {
     "append": ("append", _Reader.text),
     "modules": ("modules", _Reader.files),
     "disk": ("disk", _Reader.attached_disk),
+    "balloon": ("balloon", _Reader.balloon),
     "memory": ("memory_bytes", _Reader.memory),
     "mmu": ("mmus", _Reader.mmus),
     "limit": ("limit", _Reader.limit),

@@ -37,6 +37,7 @@ def _run(job: Job, groups: frozenset[str], last_events: int | None = None) -> Fi
         last_events=last_events,
         switches=job.switches,
         disk=case.disk,
+        balloon=case.balloon,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from emu import events
-from emu.config import Mmu, VmConfig
+from emu.config import Mmu, VmConfig, parse_balloon
 from emu.devices.board import COM1_BASE
 from emu.events import Kind, Outcome
 from emu.vm import launch
@@ -47,10 +47,11 @@ def run_guest(
     last_events: int | None = None,
     switches: frozenset[str] = frozenset(),
     disk: Path | int | None = None,
+    balloon: str = "",
 ) -> Finished:
     """Boot and run to the end, or to `limit` of virtual time; keep all events of `groups`, or only the last few.
 
-    `disk` is a file, of which the guest gets a copy in memory, or the size of an empty one.
+    `disk` is a file, of which the guest gets a copy in memory, or the size of an empty one; `balloon` has targets as `parse_balloon` takes them.
     A reset by the guest is an end. Raises EmuError where the image cannot be booted or the VM cannot go on.
     """
     from emu.trace.counters import counters
@@ -63,7 +64,9 @@ def run_guest(
             kept[-1] = records[~_is_of_serial_line(records)]
             kept[:] = [np.concatenate(kept)[-last_events:]]
 
-    config = VmConfig.from_mapping({"memory_bytes": memory_bytes, "mmu": mmu, "events": groups, "shadow_switches": switches})
+    plan = parse_balloon(balloon, VmConfig.insns_per_second)
+    settings = {"memory_bytes": memory_bytes, "mmu": mmu, "events": groups, "shadow_switches": switches, "balloon_plan": plan}
+    config = VmConfig.from_mapping(settings)
     console = launch.RecordingConsole()
     files = launch.boot_files(what, memory_bytes)
     vm = launch.new_machine(config, files, console, keep, None if disk is None else launch.scratch_disk(disk))
