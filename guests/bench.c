@@ -261,6 +261,7 @@ static const struct mode {
     {"syscall", run_syscall, 100000, false, NULL},
     {"disk-read", run_disk_read, 1000, false, NULL},
     {"disk-write", run_disk_write, 1000, false, NULL},
+    {"balloon", run_balloon, 1000, false, NULL},
     {"cr3", NULL, 1000, true, run_cr3},
     {"ptewrite", NULL, 100000, true, run_ptewrite},
     {"ptestore", NULL, 100000, true, run_ptestore},

@@ -28,4 +28,7 @@ uint32_t run_fork_clean(pte_t *directory, uint32_t count);
 /* CR0.WP cleared, a read-only page stored to, CR0.WP set. */
 uint32_t run_wp(pte_t *directory, uint32_t count);
 
+/* 512 pages stored to, given to the machine through the balloon, and taken back. */
+uint32_t run_balloon(uint32_t count);
+
 #endif

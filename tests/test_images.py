@@ -48,6 +48,7 @@ def build(root: Path, out: Path) -> dict[str, bytes]:
     guests = build_script(root / "guests" / "build.py")
     files = [
         *guests.build(out),
+        *guests.build_systems(out),
         *guests.build_disks(out),
         build_script(root / "firmware" / "build.py").build(out),
     ]
@@ -80,7 +81,9 @@ def test_installed_images_are_those_of_the_sources(built: dict[str, bytes]) -> N
 
 
 GUESTS = images.guests()
+ELF_GUESTS = [info for info in GUESTS if info.path.suffix == ".elf"]
 each_guest = pytest.mark.parametrize("info", GUESTS, ids=[info.name for info in GUESTS])
+each_elf_guest = pytest.mark.parametrize("info", ELF_GUESTS, ids=[info.name for info in ELF_GUESTS])
 
 
 @dataclass(frozen=True)
@@ -102,14 +105,14 @@ def segments(path: Path) -> list[Segment]:
     return [Segment(h.p_paddr, h.p_filesz, h.p_memsz, h.p_offset, h.p_flags) for h in headers]
 
 
-@each_guest
+@each_elf_guest
 def test_segments_share_no_page(info: images.GuestInfo) -> None:
     for first, second in itertools.combinations(segments(info.path), 2):
         shared = range(max(first.pages.start, second.pages.start), min(first.pages.stop, second.pages.stop))
         assert not shared, (first, second)
 
 
-@each_guest
+@each_elf_guest
 def test_segments_begin_on_pages_and_lie_in_the_file(info: images.GuestInfo) -> None:
     size = info.path.stat().st_size
     for segment in segments(info.path):
@@ -119,7 +122,7 @@ def test_segments_begin_on_pages_and_lie_in_the_file(info: images.GuestInfo) -> 
         assert segment.offset + segment.file_bytes <= size
 
 
-@each_guest
+@each_elf_guest
 def test_no_segment_is_both_written_and_executed(info: images.GuestInfo) -> None:
     write, execute = 2, 1
     flags = [segment.flags for segment in segments(info.path)]
@@ -128,7 +131,7 @@ def test_no_segment_is_both_written_and_executed(info: images.GuestInfo) -> None
     assert any(flag & write for flag in flags)
 
 
-@each_guest
+@each_elf_guest
 def test_entry_is_loaded_code(info: images.GuestInfo) -> None:
     with info.path.open("rb") as file:
         elf = ELFFile(file)
@@ -148,14 +151,15 @@ def test_one_multiboot_header_where_loaders_look(info: images.GuestInfo) -> None
 
 
 def test_guests_are_those_of_the_table_in_its_order() -> None:
-    table = build_script(ROOT / "guests" / "build.py").guests()
+    script = build_script(ROOT / "guests" / "build.py")
+    table = [*script.guests(), *script.SYSTEMS]
     assert [(info.name, info.description) for info in GUESTS] == [(guest.name, guest.description) for guest in table]
 
 
 def test_names_can_be_typed_and_descriptions_fit_a_line() -> None:
     assert len({info.name for info in GUESTS}) == len(GUESTS) > 0
     for info in GUESTS:
-        assert re.fullmatch(r"[a-z][a-z0-9-]*", info.name)
+        assert re.fullmatch(r"[a-z][a-z0-9_-]*", info.name)
         assert re.fullmatch(r"[a-z][ -~]{9,99}(?<![. ])", info.description)
 
 

@@ -32,13 +32,18 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 NAME = f"emu_vmm-{emu.__version__}"
 INFO = f"{NAME}.dist-info"
 GUESTS = [guest["name"] for guest in tomllib.loads((ROOT / "guests" / "guests.toml").read_text(encoding="utf-8"))["guest"]]
+SYSTEMS = ["os-i386", "os-pae", "os-x86_64"]  # builds of guests/os
 SUITE = ROOT / "guests" / "suite"
 SUITE_IMAGES = [
     f"suite/{guest['name']}-{name}.bin"
     for guest in tomllib.loads((SUITE / "guests.toml").read_text(encoding="utf-8"))["guest"]
     for name in guest["formats"]
 ]
-SUITE_FILES = ["suite/suite.toml", *(path.relative_to(SUITE.parent).as_posix() for path in (SUITE / "golden").iterdir())]
+SUITE_FILES = [
+    "suite/suite.toml",
+    "suite/os.img",
+    *(path.relative_to(SUITE.parent).as_posix() for path in (SUITE / "golden").iterdir()),
+]
 # Suffixes in a wheel; licence and metadata have none.
 INTERPRETED = {".py", ".elf", ".bin", ".img", ".rom", ".json", ".toml", ".trace", ".txt", ""}
 
@@ -108,7 +113,10 @@ def test_wheel_is_for_every_machine(wheel: Path) -> None:
 
 def test_wheel_has_the_package_the_guests_and_the_rom(wheel: Path) -> None:
     others = ["firmware.rom", "guests.json", "bootsector.img", *SUITE_IMAGES, *SUITE_FILES]
-    images = {f"emu/images/{name}" for name in [*(f"{guest}.elf" for guest in GUESTS), *others]}
+    images = {
+        f"emu/images/{name}"
+        for name in [*(f"{guest}.elf" for guest in GUESTS), *(f"{system}.bin" for system in SYSTEMS), *others]
+    }
     assert {name for name in names_in(wheel) if name.startswith("emu/")} == modules() | images
 
 
@@ -162,14 +170,14 @@ def run_installed(program: Path, *arguments: str | Path) -> str:
 
 def test_installed_wheel_lists_its_guests(installed: Path) -> None:
     lines = run_installed(installed / "emu", "guests").splitlines()
-    assert [line.split()[0] for line in lines] == [*GUESTS, "bootsector"]
+    assert [line.split()[0] for line in lines] == [*GUESTS, *SYSTEMS, "bootsector"]
 
 
 def test_installed_wheel_uses_its_own_files(installed: Path) -> None:
     code = "import emu.images as i; print(*[i.__file__, *(g.path for g in i.guests())], len(i.firmware()), sep='\\n')"
     *files, rom_bytes = run_installed(installed / "python", "-c", code).splitlines()
     assert rom_bytes == str(0x1_0000)
-    assert len(files) == 1 + len(GUESTS)
+    assert len(files) == 1 + len(GUESTS) + len(SYSTEMS)
     for file in files:
         assert Path(file).is_relative_to(installed.parent)
 

@@ -25,6 +25,7 @@ from emu.bench.harness import (
     run_qemu,
     seconds_each,
 )
+from emu.bench.os_rows import OS_BENCHMARKS
 from emu.bench.plain import PEER, run_plain
 from emu.bench.suite_rows import matrix, suite
 from emu.bench.switch_rows import SWITCH_BENCHMARKS
@@ -210,6 +211,7 @@ BENCHMARKS: dict[str, Callable[[], Row]] = {
     "matrix": matrix,
     "suite": suite,
     **DISK_BENCHMARKS,
+    **OS_BENCHMARKS,
     **SWITCH_BENCHMARKS,
 }
 

@@ -12,6 +12,15 @@ from emu.machine.memory import MachineMemory
 from emu.vm import balloon
 from emu.vm.balloon import PPN_SHIFT
 
+assert balloon.STATUSES == (
+    Status.SUCCESS,
+    Status.INVALID_PAGE,
+    Status.LOCKED_ALREADY,
+    Status.NOT_LOCKED,
+    Status.NOT_NEEDED,
+    Status.BUSY,
+)
+
 
 class BalloonPages:
     """The `PageStore` of a VM."""

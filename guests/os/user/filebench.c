@@ -8,6 +8,7 @@
 enum { PAGE = 4096, PAGE_WORDS = PAGE / 4, PERCENT = 100, LEAST_BYTES = 512 };
 
 static uint32_t files = 100, size = 65536, seconds = 10, seed = 1, reads = 70, writes = 20, creates = 5;
+static uint32_t operations; /* so many instead of a time: the same work on every machine */
 static uint32_t *versions; /* of each file, 0: it is not there */
 static uint32_t page[PAGE_WORDS];
 static struct random choices;
@@ -118,10 +119,10 @@ int main(int argc, char **argv)
 {
     static const struct option options[] = {
         {"files", &files, NULL}, {"size", &size, NULL}, {"seconds", &seconds, NULL}, {"seed", &seed, NULL},
-        {"reads", &reads, NULL}, {"writes", &writes, NULL}, {"creates", &creates, NULL},
+        {"reads", &reads, NULL}, {"writes", &writes, NULL}, {"creates", &creates, NULL}, {"operations", &operations, NULL},
     };
     struct seconds time;
-    uint64_t before = 0;
+    uint64_t before = 0, measured;
     uint32_t version = 1;
     int error = mkdir("/fb");
 
@@ -136,7 +137,7 @@ int main(int argc, char **argv)
         write_file(file, version);
     bytes_moved = 0;
     seconds_start(&time, seconds);
-    while (!seconds_are_over(&time)) {
+    for (uint32_t done = 0; operations ? done < operations : !seconds_are_over(&time); done++) {
         step(&version);
         if (second_has_ended(&time)) {
             print("filebench second=%u bytes=%U reads=%u writes=%u creates=%u deletes=%u\n", time.passed, bytes_moved - before, counts[0],
@@ -144,10 +145,11 @@ int main(int argc, char **argv)
             before = bytes_moved;
         }
     }
-    for (uint32_t file = 0; file < files; file++)
+    measured = operations ? bytes_moved : before;
+    for (uint32_t file = 0; file < files && !operations; file++)
         if (versions[file])
             read_file(file);
-    print("filebench summary seconds=%u bytes=%U reads=%u writes=%u creates=%u deletes=%u\n", time.passed, before, counts[0], counts[1],
+    print("filebench summary seconds=%u bytes=%U reads=%u writes=%u creates=%u deletes=%u\n", time.passed, measured, counts[0], counts[1],
           counts[2], counts[3]);
     return 0;
 }
