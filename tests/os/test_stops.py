@@ -20,7 +20,7 @@ from emu.events import Outcome
 from emu.units import MIB
 from emu.vm import launch
 
-POINTS = 150
+POINTS = 200
 SEED, SIZE = 1, 40_000
 MASK = 0xFFFF_FFFF
 LIMIT = 20_000_000_000
