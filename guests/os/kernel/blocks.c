@@ -33,11 +33,11 @@ static uint32_t checksum_of(const struct log_header *header)
     return ~sum;
 }
 
-int data_transfer(enum disk_operation operation, uint32_t block, paddr page)
+int data_transfer(enum disk_operation operation, uint32_t block, const paddr pages[], unsigned count)
 {
-    if (block >= partition.count)
+    if (block >= partition.count || count > partition.count - block)
         return -EIO;
-    return disk_transfer(operation, partition.first + block, &page, 1);
+    return disk_transfer(operation, partition.first + block, pages, count);
 }
 
 static int write_header(uint32_t count)
@@ -47,23 +47,23 @@ static int write_header(uint32_t count)
     header->magic = LOG_MAGIC;
     header->count = count;
     header->checksum = checksum_of(header);
-    return data_transfer(DISK_WRITE, log_first, header_page);
+    return data_transfer(DISK_WRITE, log_first, &header_page, 1);
 }
 
 /* Blocks of the log to their places, through the page of a buffer that is free. */
 static int replay(void)
 {
     struct log_header *header = direct(header_page);
-    int error = data_transfer(DISK_READ, log_first, header_page);
+    int error = data_transfer(DISK_READ, log_first, &header_page, 1);
 
     if (error || header->magic != LOG_MAGIC || !header->count)
         return error;
     if (header->count > LOG_CAPACITY || header->count >= log_blocks || header->checksum != checksum_of(header))
         return 0; /* never committed */
     for (unsigned i = 0; !error && i < header->count; i++) {
-        error = data_transfer(DISK_READ, log_first + 1 + i, buffers[0].page);
+        error = data_transfer(DISK_READ, log_first + 1 + i, &buffers[0].page, 1);
         if (!error)
-            error = data_transfer(DISK_WRITE, header->blocks[i], buffers[0].page);
+            error = data_transfer(DISK_WRITE, header->blocks[i], &buffers[0].page, 1);
     }
     if (!error)
         error = disk_flush();
@@ -113,7 +113,7 @@ static struct buffer *get(uint32_t block, bool is_read)
             return NULL;
         buffer->is_used = false;
         buffer->block = block;
-        if (is_read && data_transfer(DISK_READ, block, buffer->page) != 0)
+        if (is_read && data_transfer(DISK_READ, block, &buffer->page, 1) != 0)
             return NULL;
         buffer->is_used = true;
     }
@@ -150,18 +150,34 @@ bool log_has_room(unsigned count)
     return changed + count < BUFFERS * 3 / 4 && changed + count < log_blocks && changed + count <= LOG_CAPACITY;
 }
 
-static int write_changed(bool to_log)
+/* The changed buffers, in the order of the header: to the log, where they lie in a row, by one transfer for many. */
+static int write_to_log(void)
 {
     struct log_header *header = direct(header_page);
-    unsigned count = 0;
+    paddr pages[TRANSFER_BLOCKS];
+    unsigned count = 0, waiting = 0;
     int error = 0;
 
     for (struct buffer *buffer = buffers; !error && buffer < buffers + BUFFERS; buffer++) {
         if (!buffer->is_changed)
             continue;
         header->blocks[count++] = buffer->block;
-        error = data_transfer(DISK_WRITE, to_log ? log_first + count : buffer->block, buffer->page);
+        pages[waiting++] = buffer->page;
+        if (waiting == TRANSFER_BLOCKS || count == changed) {
+            error = data_transfer(DISK_WRITE, log_first + 1 + count - waiting, pages, waiting);
+            waiting = 0;
+        }
     }
+    return error ? error : disk_flush();
+}
+
+static int write_to_places(void)
+{
+    int error = 0;
+
+    for (struct buffer *buffer = buffers; !error && buffer < buffers + BUFFERS; buffer++)
+        if (buffer->is_changed)
+            error = data_transfer(DISK_WRITE, buffer->block, &buffer->page, 1);
     return error ? error : disk_flush();
 }
 
@@ -171,13 +187,13 @@ int log_commit(void)
 
     if (!changed)
         return disk_flush();
-    error = write_changed(true);
+    error = write_to_log();
     if (!error)
         error = write_header(changed);
     if (!error)
         error = disk_flush();
     if (!error)
-        error = write_changed(false);
+        error = write_to_places();
     if (!error)
         error = write_header(0);
     if (!error)

@@ -43,7 +43,7 @@ bool log_has_room(unsigned count);
 /* All changes since the last commit become permanent at once. 0 or an error. */
 int log_commit(void);
 
-/* Data of files, past the buffers. */
-int data_transfer(enum disk_operation operation, uint32_t block, paddr page);
+/* Data of files, past the buffers: up to TRANSFER_BLOCKS blocks in a row. */
+int data_transfer(enum disk_operation operation, uint32_t block, const paddr pages[], unsigned count);
 
 #endif

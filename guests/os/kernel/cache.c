@@ -165,28 +165,81 @@ static void take_dirty_bit(struct space *space, word va, pte *entry, void *argum
     }
 }
 
-int cache_write_back(struct frame *frame)
+/* Pins a page and makes it busy, clean from now on, if it is dirty and nobody has it under way; false: it is left alone. */
+static bool begin_write(struct frame *frame)
 {
     bool was_stored_to = false;
+
+    for_each_mapping(frame, take_dirty_bit, &was_stored_to);
+    if (!frame->dirty && !was_stored_to)
+        return false;
+    frame->pins++;
+    frame->busy = true;
+    set_dirty(frame, false);
+    return true;
+}
+
+static void end_write(struct frame *frame, int error)
+{
+    statistics.file_writes++;
+    if (error) {
+        set_dirty(frame, true);
+    } else {
+        fs_unreserve(frame->reserved);
+        frame->reserved = false;
+    }
+    end_busy(frame);
+    cache_put(frame);
+}
+
+/* A dirty page and those that follow it in the file, in one go. */
+static int write_run(struct frame *first)
+{
+    struct inode *inode = first->inode;
+    struct frame *run[TRANSFER_BLOCKS] = {first};
+    paddr pages[TRANSFER_BLOCKS] = {frame_address(first)};
+    unsigned count = 1;
+    int error;
+
+    for (struct frame *next; count < TRANSFER_BLOCKS; count++) {
+        next = find(inode, first->page + count);
+        if (!next || next->busy || !begin_write(next))
+            break;
+        run[count] = next;
+        pages[count] = frame_address(next);
+    }
+    inode->references++; /* it stays, whatever its users do */
+    error = inode_write_pages(inode, first->page, pages, count);
+    for (unsigned i = 0; i < count; i++)
+        end_write(run[i], error);
+    file_inode_put(inode);
+    return error;
+}
+
+/* The first of the dirty pages in a row that end with this one, as many as a transfer takes. */
+static struct frame *start_of_run(struct frame *frame)
+{
+    for (unsigned count = 1; count < TRANSFER_BLOCKS && frame->page; count++) {
+        struct frame *before = find(frame->inode, frame->page - 1);
+
+        if (!before || before->busy || !before->dirty)
+            break;
+        frame = before;
+    }
+    return frame;
+}
+
+int cache_write_back(struct frame *frame)
+{
+    struct frame *first;
     int error = 0;
 
     frame->pins++;
     while (frame->busy)
         sleep_on(frame);
-    for_each_mapping(frame, take_dirty_bit, &was_stored_to);
-    if (frame->inode && (frame->dirty || was_stored_to)) {
-        frame->busy = true;
-        set_dirty(frame, false);
-        error = inode_write_page(frame->inode, frame->page, frame_address(frame));
-        statistics.file_writes++;
-        if (error) {
-            set_dirty(frame, true);
-        } else {
-            fs_unreserve(frame->reserved);
-            frame->reserved = false;
-        }
-        end_busy(frame);
-    }
+    first = frame->inode && frame->dirty ? start_of_run(frame) : frame;
+    if (first->inode && begin_write(first))
+        error = write_run(first);
     cache_put(frame);
     return error;
 }
@@ -208,20 +261,35 @@ static bool is_dirty(struct frame *frame)
     return dirty;
 }
 
+static int flush(struct frame *frame)
+{
+    return frame->inode && !frame->inode->archive && is_dirty(frame) ? cache_write_back(frame) : 0;
+}
+
+static int flush_file(struct inode *inode)
+{
+    uint32_t end = (inode->size + PAGE_BYTES - 1) >> PAGE_SHIFT;
+    int error = 0;
+
+    for (uint32_t index = 0; inode->pages && index < end; index++) {
+        struct frame *frame = find(inode, index);
+        int result = frame ? flush(frame) : 0;
+
+        error = error ? error : result;
+    }
+    return error;
+}
+
 int cache_flush(struct inode *inode)
 {
     int error = 0;
 
+    if (inode)
+        return flush_file(inode);
     for (unsigned i = 0; i < frame_count; i++) {
-        struct frame *frame = &frames[i];
+        int result = frames[i].kind == FRAME_FILE ? flush(&frames[i]) : 0;
 
-        if (frame->kind != FRAME_FILE || !frame->inode || frame->inode->archive || (inode && frame->inode != inode))
-            continue;
-        if (is_dirty(frame)) {
-            int result = cache_write_back(frame);
-
-            error = error ? error : result;
-        }
+        error = error ? error : result;
     }
     return error;
 }
@@ -240,23 +308,34 @@ static void unmap(struct space *space, word va, pte *entry, void *argument)
     space_flush_page(space, va);
 }
 
+static void drop(struct frame *frame)
+{
+    struct inode *inode = frame->inode;
+
+    frame->pins++;
+    while (frame->busy)
+        sleep_on(frame);
+    if (frame->inode == inode) {
+        for_each_mapping(frame, unmap, NULL);
+        set_dirty(frame, false);
+        unlink_frame(frame);
+    }
+    cache_put(frame);
+}
+
 void cache_drop(struct inode *inode, uint32_t from_index)
 {
-    for (unsigned i = 0; i < frame_count; i++) {
-        struct frame *frame = &frames[i];
+    uint32_t end = (inode->size + PAGE_BYTES - 1) >> PAGE_SHIFT;
 
-        if (frame->kind != FRAME_FILE || frame->inode != inode || frame->page < from_index)
-            continue;
-        frame->pins++;
-        while (frame->busy)
-            sleep_on(frame);
-        if (frame->inode == inode) {
-            for_each_mapping(frame, unmap, NULL);
-            set_dirty(frame, false);
-            unlink_frame(frame);
-        }
-        cache_put(frame);
+    for (uint32_t index = from_index; inode->pages && index < end; index++) {
+        struct frame *frame = find(inode, index);
+
+        if (frame)
+            drop(frame);
     }
+    for (unsigned i = 0; inode->pages && !from_index && i < frame_count; i++) /* beyond the end, from mappings */
+        if (frames[i].kind == FRAME_FILE && frames[i].inode == inode)
+            drop(&frames[i]);
 }
 
 unsigned cache_dirty_pages(void)

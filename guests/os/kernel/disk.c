@@ -43,11 +43,12 @@ static struct lock lock;
 static uint32_t sectors;       /* of the disk */
 static uint16_t bus_master;    /* its ports, 0: programmed I/O */
 static bool has_interrupted;
+static uint8_t last_status;    /* of the drive, as the interrupt found it */
 
 static void on_interrupt(void)
 {
+    last_status = inb(COMMAND); /* which takes the request back */
     has_interrupted = true;
-    inb(COMMAND); /* reading the status takes the request back */
     wake_all(&has_interrupted);
 }
 
@@ -72,23 +73,23 @@ static void wait_interrupt(void)
 {
     while (can_sleep && !has_interrupted)
         sleep_on(&has_interrupted);
+    if (!has_interrupted || last_status & STATUS_BUSY) {
+        wait_idle();
+        last_status = inb(COMMAND);
+    }
     has_interrupted = false;
-    wait_idle();
 }
 
 static int status_error(void)
 {
-    return inb(COMMAND) & (STATUS_ERROR | STATUS_FAULT | STATUS_BUSY) ? -EIO : 0;
+    return last_status & (STATUS_ERROR | STATUS_FAULT | STATUS_BUSY) ? -EIO : 0;
 }
 
 /* ---- commands ---- */
 
 static bool begin(uint32_t sector, unsigned count, uint8_t command)
 {
-    if (!wait_idle())
-        return false;
     has_interrupted = false;
-    outb(CONTROL, can_sleep ? 0 : NO_INTERRUPT);
     outb(DRIVE, DRIVE_LBA | (sector >> 24 & 0xF));
     outb(SECTORS, count);
     outb(LBA_LOW, sector);
@@ -105,8 +106,6 @@ static int transfer_by_dma(enum disk_operation operation, uint32_t sector, const
 
     for (unsigned i = 0; i < count; i++)
         table[i] = (struct physical_region){pages[i], BLOCK_BYTES, i + 1 == count ? LAST_ENTRY : 0};
-    outl(bus_master + MASTER_TABLE, physical(table));
-    outb(bus_master + MASTER_STATUS, inb(bus_master + MASTER_STATUS) | MASTER_ERROR | MASTER_INTERRUPT);
     outb(bus_master + MASTER_COMMAND, direction);
     if (!begin(sector, count * BLOCK_SECTORS, operation == DISK_READ ? READ_DMA : WRITE_DMA))
         return -EIO;
@@ -114,7 +113,7 @@ static int transfer_by_dma(enum disk_operation operation, uint32_t sector, const
     wait_interrupt();
     outb(bus_master + MASTER_COMMAND, 0);
     master_status = inb(bus_master + MASTER_STATUS);
-    outb(bus_master + MASTER_STATUS, master_status | MASTER_ERROR | MASTER_INTERRUPT);
+    outb(bus_master + MASTER_STATUS, master_status | MASTER_ERROR | MASTER_INTERRUPT); /* ones clear them */
     return master_status & MASTER_ERROR ? -EIO : status_error();
 }
 
@@ -125,11 +124,13 @@ static int transfer_by_words(enum disk_operation operation, uint32_t sector, con
     for (unsigned i = 0; i < count * BLOCK_SECTORS; i++) {
         uint8_t *at = (uint8_t *)direct(pages[i / BLOCK_SECTORS]) + i % BLOCK_SECTORS * SECTOR_BYTES;
 
-        if (operation == DISK_READ || i > 0)
+        if (operation == DISK_READ || i > 0) {
             wait_interrupt();
-        else
+        } else {
             wait_idle();
-        if (status_error() || !(inb(COMMAND) & STATUS_DATA))
+            last_status = inb(COMMAND);
+        }
+        if (status_error() || !(last_status & STATUS_DATA))
             return -EIO;
         if (operation == DISK_READ)
             ins_words(DATA, at, SECTOR_BYTES / 2);
@@ -181,9 +182,13 @@ static bool identify(uint16_t words[IDENTIFY_WORDS])
     if (inb(SECTORS) != 0x55) /* nobody keeps it */
         return false;
     outb(COMMAND, IDENTIFY);
-    if (!inb(COMMAND) || !wait_idle() || status_error() || !(inb(COMMAND) & STATUS_DATA))
+    if (!inb(COMMAND) || !wait_idle())
+        return false;
+    last_status = inb(COMMAND);
+    if (status_error() || !(last_status & STATUS_DATA))
         return false;
     ins_words(DATA, words, IDENTIFY_WORDS);
+    outb(CONTROL, 0); /* interrupts from now on */
     return true;
 }
 
@@ -198,6 +203,8 @@ static void find_bus_master(void)
         pci_write(at, PCI_BAR4, MASTER_PORTS);
     bus_master = pci_read(at, PCI_BAR4) & 0xFFF0;
     pci_write(at, PCI_COMMAND, (pci_read(at, PCI_COMMAND) & 0xFFFF) | PCI_COMMAND_IO | PCI_COMMAND_MASTER);
+    outl(bus_master + MASTER_TABLE, physical(table));
+    outb(bus_master + MASTER_STATUS, inb(bus_master + MASTER_STATUS) | MASTER_ERROR | MASTER_INTERRUPT);
 }
 
 bool disk_init(void)

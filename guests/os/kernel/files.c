@@ -287,7 +287,7 @@ static struct frame *page_to_write(struct inode *inode, uint64_t position, word 
         return cache_get(inode, position >> PAGE_SHIFT);
     page = cache_get_new(inode, position >> PAGE_SHIFT);
     if (page && start >= inode->size)
-        memset(direct(frame_address(page)), 0, PAGE_BYTES);
+        zero_page(direct(frame_address(page)));
     return page;
 }
 

@@ -88,7 +88,7 @@ static paddr take(unsigned flags)
     *frame = (struct frame){.kind = FRAME_KERNEL};
     page = frame_address(frame);
     if (flags & FRAME_ZERO && !zero_on_free)
-        memset(direct(page), 0, PAGE_BYTES);
+        zero_page(direct(page));
     return page;
 }
 
@@ -110,7 +110,7 @@ void frame_free(paddr page)
     if (frame->kind == FRAME_FREE || frame->kind == FRAME_RESERVED || frame->mappings || frame->pins)
         panic("frame %p freed with kind %d, %u mappings, %d pins", (void *)page, frame->kind, frame->mappings, frame->pins);
     if (zero_on_free)
-        memset(direct(page), 0, PAGE_BYTES);
+        zero_page(direct(page));
     frame_set_kind(frame, FRAME_FREE);
     frame->inode = NULL;
     frame->next = free_list;

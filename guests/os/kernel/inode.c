@@ -187,15 +187,13 @@ static uint32_t *place_of(struct disk_inode *at, struct buffer *inode_buffer, ui
 }
 
 /* The block of a page: 0 for a hole, or if it could not be made or the disk fails. */
-static uint32_t block_of(struct inode *inode, uint32_t index, bool make, bool is_zeroed, bool *is_new)
+static uint32_t block_of(struct inode *inode, uint32_t index, bool make, bool is_zeroed)
 {
     struct buffer *buffer, *holder;
     struct disk_inode *at = inode_on_disk(inode->number, &buffer);
     uint32_t *place = at ? place_of(at, buffer, index, &holder, make) : NULL;
     uint32_t block = place ? *place : 0;
 
-    if (is_new)
-        *is_new = !block;
     if (place && !block && make && fill_pointer(place, holder, at, is_zeroed))
         block = *place;
     if (at) {
@@ -212,7 +210,7 @@ static uint32_t block_of(struct inode *inode, uint32_t index, bool make, bool is
 
 struct buffer *inode_block(struct inode *inode, uint32_t index, bool make)
 {
-    uint32_t block = block_of(inode, index, make, true, NULL);
+    uint32_t block = block_of(inode, index, make, true);
 
     return block ? block_get(block) : NULL;
 }
@@ -461,25 +459,43 @@ int inode_read_page(struct inode *inode, uint32_t index, paddr page)
     uint32_t block;
 
     lock_acquire(&lock);
-    block = block_of(inode, index, false, false, NULL);
+    block = block_of(inode, index, false, false);
     fs_end(0);
     if (block)
-        return data_transfer(DISK_READ, block, page);
-    memset(direct(page), 0, PAGE_BYTES);
+        return data_transfer(DISK_READ, block, &page, 1);
+    zero_page(direct(page));
     return 0;
 }
 
-int inode_write_page(struct inode *inode, uint32_t index, paddr page)
+/* Runs of blocks that lie in a row go in one transfer. */
+static int write_runs(const uint32_t blocks[], const paddr pages[], unsigned count)
 {
-    bool is_new;
-    uint32_t block;
+    int error = 0;
+
+    for (unsigned first = 0, next; !error && first < count; first = next) {
+        for (next = first + 1; next < count && blocks[next] == blocks[next - 1] + 1;)
+            next++;
+        error = data_transfer(DISK_WRITE, blocks[first], pages + first, next - first);
+    }
+    return error;
+}
+
+int inode_write_pages(struct inode *inode, uint32_t first, const paddr pages[], unsigned count)
+{
+    uint32_t blocks[TRANSFER_BLOCKS];
+    unsigned found = 0;
     int error;
 
-    if ((uint64_t)index * PAGE_BYTES >= inode->size)
-        return 0; /* cut off meanwhile */
     fs_begin();
-    block = block_of(inode, index, true, false, &is_new);
-    error = block ? data_transfer(DISK_WRITE, block, page) : -ENOSPC;
+    while (found < count && (uint64_t)(first + found) * PAGE_BYTES < inode->size) { /* what was cut off meanwhile is not written */
+        blocks[found] = block_of(inode, first + found, true, false);
+        if (!blocks[found])
+            break;
+        found++;
+    }
+    error = write_runs(blocks, pages, found);
+    if (!error && found < count && (uint64_t)(first + found) * PAGE_BYTES < inode->size)
+        error = -ENOSPC;
     return fs_end(error);
 }
 
@@ -488,7 +504,7 @@ int inode_reserve_page(struct inode *inode, uint32_t index)
     int result;
 
     lock_acquire(&lock);
-    if (block_of(inode, index, false, false, NULL))
+    if (block_of(inode, index, false, false))
         result = 0;
     else if (free_blocks < reserved_blocks + reserved_blocks / 256 + OPERATION_BLOCKS)
         result = -ENOSPC;

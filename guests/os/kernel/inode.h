@@ -44,8 +44,8 @@ int inode_read_page(struct inode *inode, uint32_t index, paddr page);
 int inode_reserve_page(struct inode *inode, uint32_t index);
 void fs_unreserve(unsigned pages);
 
-/* Allocates the block if need be. Data is on the disk before the metadata that names it. */
-int inode_write_page(struct inode *inode, uint32_t index, paddr page);
+/* Up to TRANSFER_BLOCKS pages in a row. Allocates blocks if need be; data are on the disk before the metadata that names them. */
+int inode_write_pages(struct inode *inode, uint32_t first, const paddr pages[], unsigned count);
 
 /* Blocks beyond the end are given back; the cache must have dropped its pages there. */
 int inode_set_size(struct inode *inode, uint64_t size);

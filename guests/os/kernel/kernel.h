@@ -22,8 +22,9 @@ const char *argument(const char *key);
 /* Up to bytes - 1 characters, and a final zero. */
 void strlcpy(char *to, const char *from, size_t bytes);
 
-/* A whole page, between addresses of the direct map. */
+/* A whole page, at addresses of the direct map. */
 void copy_page(void *to, const void *from);
+void zero_page(void *at);
 
 extern const char *const system_name; /* os-i386 and so on */
 

@@ -21,7 +21,7 @@
 #include "tests.h"
 #include "traps.h"
 
-enum { COMMAND_BYTES = 512, UNROLLED = 8, KIB_PER_PAGE = PAGE_BYTES / 1024 };
+enum { COMMAND_BYTES = 512, UNROLLED = 16, KIB_PER_PAGE = PAGE_BYTES / 1024 };
 
 #if PAGING_LEVELS == 2
 const char *const system_name = "os-i386";
@@ -53,6 +53,15 @@ void copy_page(void *to, const void *from)
 #pragma clang loop unroll_count(UNROLLED)
     for (unsigned i = 0; i < PAGE_BYTES / sizeof(word); i++)
         target[i] = source[i];
+}
+
+void zero_page(void *at)
+{
+    volatile word *words = at;
+
+#pragma clang loop unroll_count(UNROLLED)
+    for (unsigned i = 0; i < PAGE_BYTES / sizeof(word); i++)
+        words[i] = 0;
 }
 
 void power_off(int status)

@@ -121,15 +121,20 @@ void process_wake(struct process *process)
 
 void lock_acquire(struct lock *lock)
 {
-    while (lock->owner)
+    while (lock->owner) {
+        lock->is_wanted = true;
         sleep_on(lock);
+    }
     lock->owner = current ? current : processes; /* before there are processes, anybody */
 }
 
 void lock_release(struct lock *lock)
 {
     lock->owner = NULL;
-    wake_all(lock);
+    if (lock->is_wanted) {
+        lock->is_wanted = false;
+        wake_all(lock);
+    }
 }
 
 static void on_tick(void)

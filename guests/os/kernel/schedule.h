@@ -12,6 +12,7 @@ struct process;
 
 struct lock {
     struct process *owner; /* null: free */
+    bool is_wanted;        /* somebody sleeps until it is free */
 };
 
 extern struct process *current;

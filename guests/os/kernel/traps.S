@@ -94,19 +94,20 @@ switch_stacks:
     .globl user_copy, user_copy_end, user_copy_failed
 user_copy: /* by words: string instructions are what emulators do worst */
     jmp 2f
-1:  movq (%rsi), %rax
-    movq 8(%rsi), %rcx
-    movq %rax, (%rdi)
-    movq %rcx, 8(%rdi)
-    movq 16(%rsi), %rax
-    movq 24(%rsi), %rcx
-    movq %rax, 16(%rdi)
-    movq %rcx, 24(%rdi)
-    addq $32, %rsi
-    addq $32, %rdi
-2:  subq $32, %rdx
+1:
+    .set at, 0
+    .rept 4
+    movq at(%rsi), %rax
+    movq at + 8(%rsi), %rcx
+    movq %rax, at(%rdi)
+    movq %rcx, at + 8(%rdi)
+    .set at, at + 16
+    .endr
+    addq $64, %rsi
+    addq $64, %rdi
+2:  subq $64, %rdx
     jae 1b
-    addq $32, %rdx
+    addq $64, %rdx
     jmp 4f
 3:  movb (%rsi), %al
     movb %al, (%rdi)
@@ -184,19 +185,20 @@ user_copy:
     movl 16(%esp), %esi
     movl 20(%esp), %edx
     jmp 2f
-1:  movl (%esi), %eax
-    movl 4(%esi), %ecx
-    movl %eax, (%edi)
-    movl %ecx, 4(%edi)
-    movl 8(%esi), %eax
-    movl 12(%esi), %ecx
-    movl %eax, 8(%edi)
-    movl %ecx, 12(%edi)
-    addl $16, %esi
-    addl $16, %edi
-2:  subl $16, %edx
+1:
+    .set at, 0
+    .rept 8
+    movl at(%esi), %eax
+    movl at + 4(%esi), %ecx
+    movl %eax, at(%edi)
+    movl %ecx, at + 4(%edi)
+    .set at, at + 8
+    .endr
+    addl $64, %esi
+    addl $64, %edi
+2:  subl $64, %edx
     jae 1b
-    addl $16, %edx
+    addl $64, %edx
     jmp 4f
 3:  movb (%esi), %al
     movb %al, (%edi)
