@@ -57,9 +57,9 @@ void balloon_start(void)
     if (argument("noballoon"))
         return;
     if (!balloon_init(&balloon, &kernel)) {
-        kprintf("balloon: none\n");
+        announce("balloon: none\n");
         return;
     }
-    kprintf("balloon: found\n");
+    announce("balloon: found\n");
     thread_create("balloon", run, NULL);
 }
