@@ -49,6 +49,7 @@ static void run(void *unused)
     for (;;) {
         sleep_ticks(TICKS_PER_SECOND);
         balloon_poll(&balloon);
+        frames_set_watermarks();
     }
 }
 
