@@ -25,7 +25,7 @@ OFFERED = CAN_BASIC | CAN_BATCHED
 START_WITH_CAPABILITIES = 0x0300_0000
 EAX, ECX, EDX, EBX, ESI = 0, 1, 2, 3, 6  # numbers of registers in instructions
 SILENT_SECONDS = 5  # of virtual time without a call: the driver polls each second
-SLOW_SECONDS = 10  # the target not reached, and nothing moved for so long
+SLOW_SECONDS = 10  # the target not reached for so long: slow if pages still move, stuck if none does
 
 
 class Command(IntEnum):
@@ -143,6 +143,8 @@ class Balloon:
             return "at target"
         if now - max(self.counts.last_move, self.target_since) > SLOW_SECONDS * self._rate:
             return "stuck"
+        if now - self.target_since > SLOW_SECONDS * self._rate:
+            return "slow"
         return "inflating" if self.size < self.target else "deflating"
 
     def read(self, _port: int, size: int) -> int:
