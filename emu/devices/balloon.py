@@ -115,6 +115,7 @@ class Balloon:
         self.target_since = 0  # virtual time
         self.counts = BalloonCounts()
         self._is_started = False
+        self._granted = 0  # capabilities since START
 
     def reset(self) -> None:
         """Power on: no driver yet."""
@@ -181,10 +182,10 @@ class Balloon:
         self._pages.forget()
         self.counts.starts += 1
         self._is_started = True
-        granted = capabilities & OFFERED
-        if not granted & CAN_BATCHED:
+        self._granted = capabilities & OFFERED
+        if not self._granted & CAN_BATCHED:
             return Status.SUCCESS
-        self._registers.set_general(ECX, granted)
+        self._registers.set_general(ECX, self._granted)
         return START_WITH_CAPABILITIES
 
     def _tell_target(self) -> None:
@@ -206,7 +207,7 @@ class Balloon:
         return status
 
     def _batch(self, table: int, count: int, *, locking: bool) -> int:
-        if not 0 < count <= MAX_BATCH:
+        if not self._granted & CAN_BATCHED or not 0 < count <= MAX_BATCH:
             return Status.INVALID_COMMAND
         before = self.size
         status = self._pages.batch(table, count, self.target, locking=locking)

@@ -53,7 +53,7 @@ def _states(state: VmState) -> np.ndarray:
 
 
 def _check_pmap(state: VmState) -> None:
-    """pmap invariant 1: PRESENT pages have frames of their own, recorded for them."""
+    """pmap invariants 1 and 3: PRESENT pages have frames of their own, recorded for them; those in the balloon have nothing."""
     present = np.flatnonzero(_states(state) == pmap.PRESENT_PAGE)
     frames = state.pmap[present] & pmap.MPN_MASK
     records = state.memory.frames.records[frames]
@@ -62,6 +62,13 @@ def _check_pmap(state: VmState) -> None:
     require(np.all(records["use"] == FrameUse.GUEST), "pmap 1: a page's frame is not marked as guest memory")
     require(np.all(records["ppn"] == present), "pmap 1: a frame is recorded for another page")
     require(np.all(records["references"] == 1), "pmap 1: a private frame has not exactly one reference")
+    ballooned = np.flatnonzero(_states(state) == pmap.BALLOONED)
+    require(
+        not np.any(state.pmap[ballooned] & ~(pmap.STATE_MASK << pmap.STATE_SHIFT)),
+        "pmap 3: a page in the balloon has a frame or a use",
+    )
+    require(not np.any(state.rmap[ballooned]), "pmap 3: a page in the balloon is mapped")
+    require(len(ballooned) == int(state.control[cbw.BALLOON_PAGES]), "pmap 3: pages in the balloon miscounted")
 
 
 def _check_frames(state: VmState) -> None:
@@ -172,7 +179,7 @@ def _guest_entry(state: VmState, slot: int, index: int) -> int:
         page = state.unsync_copies[int(copies[0]) * PAGE_BYTES :][:PAGE_BYTES]
     else:
         word = int(state.pmap[slot])
-        if word >> pmap.STATE_SHIFT & pmap.STATE_MASK == pmap.UNALLOCATED:
+        if word >> pmap.STATE_SHIFT & pmap.STATE_MASK in (pmap.UNALLOCATED, pmap.BALLOONED):
             return 0
         mpn = word & pmap.MPN_MASK
         page = state.memory.bytes[mpn * PAGE_BYTES : (mpn + 1) * PAGE_BYTES]

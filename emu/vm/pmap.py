@@ -10,6 +10,7 @@ Invariants (asserted by `emu.vm.check`):
 
 1. A PRESENT page names a frame that the frame table gives to this VM, for this page, and no two pages name the same.
 2. EXECUTED pages that are not MIXED are mapped writable nowhere; pages that are not EXECUTED are mapped NX everywhere.
+3. A BALLOONED page has no frame, is mapped nowhere, and BALLOON_PAGES counts it.
 """
 
 from __future__ import annotations
