@@ -40,15 +40,19 @@ class Range:
 
 def ranges(state: VmState) -> list[Range]:
     """All that the guest maps now, or the nested table's pages while paging is off."""
-    folded: list[Range] = []
-    for page in _pages(state):
-        if folded and _continues(folded[-1], page):
-            last = folded[-1]
-            follows = last.mpns_follow and page.mpn == (NO_MPN if last.mpn == NO_MPN else last.mpn + last.pages)
-            folded[-1] = replace(last, pages=last.pages + 1, mpns_follow=follows)
-        else:
-            folded.append(page)
-    return folded
+    state.control[cbw.IS_LOOKING] = 1
+    try:
+        folded: list[Range] = []
+        for page in _pages(state):
+            if folded and _continues(folded[-1], page):
+                last = folded[-1]
+                follows = last.mpns_follow and page.mpn == (NO_MPN if last.mpn == NO_MPN else last.mpn + last.pages)
+                folded[-1] = replace(last, pages=last.pages + 1, mpns_follow=follows)
+            else:
+                folded.append(page)
+        return folded
+    finally:
+        state.control[cbw.IS_LOOKING] = 0
 
 
 def _continues(last: Range, page: Range) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,8 @@ from emu.events import Outcome
 from emu.units import MIB
 from emu.vm import launch
 
+ROOT = Path(__file__).resolve().parents[2]
+EMU = [sys.executable, "-c", "from emu.cli import run; run()"]
 POINTS = 200
 SEED, SIZE = 1, 40_000
 MASK = 0xFFFF_FFFF
@@ -91,3 +95,26 @@ def test_a_stop_at_any_point_leaves_a_sound_file_system(guest: str, tmp_path: Pa
     vm.close()
     assert most >= 12
     assert replayed > 0, "no stop fell between a commit and the writes that it promises"
+
+
+def test_a_killed_emu_leaves_an_image_to_go_on_with(tmp_path: Path) -> None:
+    image = tmp_path / "os.img"
+    make(image, 4 * MIB, MIB)
+    boot = [*EMU, "boot", "os-pae", "--memory", "16M", "--disk", str(image), "--quiet", "--append"]
+    endless = f'run="keeper files=90000 window=12 size={SIZE} seed={SEED}"'
+    with subprocess.Popen([*boot, endless], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        serial = b""
+        while b"synced 40" not in serial:
+            serial += process.stdout.readline()
+        process.kill()
+        serial += process.stdout.read()
+    whole = serial.decode()[: serial.decode().rfind("\n") + 1]  # the last line may be cut
+    with Image(image) as opened:
+        assert not check(opened).faults
+        names = {name for name, _, _ in opened.walk()}
+    assert all(f"/keep/{number:05}" in names for number in expected_files(whole)[2:])  # the oldest may be going
+    done = subprocess.run([*boot, 'run="check"'], stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stdout
+    with Image(image) as opened:
+        assert not check(opened).faults

@@ -49,6 +49,7 @@ static void run(void *unused)
     for (;;) {
         sleep_ticks(TICKS_PER_SECOND);
         balloon_poll(&balloon);
+        frames_set_watermarks();
     }
 }
 
@@ -57,9 +58,9 @@ void balloon_start(void)
     if (argument("noballoon"))
         return;
     if (!balloon_init(&balloon, &kernel)) {
-        kprintf("balloon: none\n");
+        announce("balloon: none\n");
         return;
     }
-    kprintf("balloon: found\n");
+    announce("balloon: found\n");
     thread_create("balloon", run, NULL);
 }

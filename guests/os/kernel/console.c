@@ -182,6 +182,17 @@ void kprintf(const char *format, ...)
     va_end(arguments);
 }
 
+void announce(const char *format, ...)
+{
+    va_list arguments;
+
+    if (argument("quiet"))
+        return;
+    va_start(arguments, format);
+    vkprintf(format, &arguments);
+    va_end(arguments);
+}
+
 void panic(const char *format, ...)
 {
     va_list arguments;

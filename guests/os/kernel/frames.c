@@ -25,6 +25,7 @@ struct frame *frames;
 unsigned frame_count;
 static struct frame *free_list;
 static unsigned counts[KINDS];
+static unsigned managed; /* free at the start */
 static bool zero_on_free;
 
 static paddr end_of_ram(const struct multiboot_info *info)
@@ -49,7 +50,7 @@ static void add_range(paddr from, paddr to)
 
 static unsigned share(unsigned part)
 {
-    unsigned wanted = counts[FRAME_FREE] / part;
+    unsigned wanted = (managed - counts[FRAME_BALLOON]) / part;
 
     return wanted > MIN_FRAMES ? wanted : MIN_FRAMES;
 }
@@ -66,6 +67,12 @@ void frames_init(const struct multiboot_info *info, paddr image_end)
     counts[FRAME_RESERVED] = frame_count;
     zero_on_free = argument("zerofree") != NULL;
     add_range(table_end, (paddr)frame_count << PAGE_SHIFT);
+    managed = counts[FRAME_FREE];
+    frames_set_watermarks();
+}
+
+void frames_set_watermarks(void)
+{
     watermarks = (struct watermarks){share(MIN_SHARE), share(LOW_SHARE) + share(MIN_SHARE), share(HIGH_SHARE) + share(MIN_SHARE)};
 }
 

@@ -31,7 +31,7 @@ struct frame {
 
 enum { FRAME_MAY_WAIT = 1, FRAME_ZERO = 2, FRAME_RESERVE = 4 };
 
-/* Marks of free frames, set by frames_init from the size of memory. */
+/* Marks of free frames, shares of what the kernel has to manage. */
 struct watermarks {
     unsigned min;  /* left to the pager (FRAME_RESERVE) */
     unsigned low;  /* the pager is woken */
@@ -43,6 +43,9 @@ extern struct frame *frames; /* one for each page of RAM from address 0 */
 extern unsigned frame_count; /* of the array */
 
 void frames_init(const struct multiboot_info *info, paddr image_end);
+
+/* Sets the marks anew for what is left without the frames of the balloon. */
+void frames_set_watermarks(void);
 
 /* A frame of kind KERNEL. 0 when there is none: without MAY_WAIT soon, with it only when nothing can be reclaimed. */
 paddr frame_alloc(unsigned flags);

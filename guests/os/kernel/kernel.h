@@ -8,6 +8,9 @@
 /* To COM1: %s %d %u %x %p %c, a width, 0 to pad with zeros. */
 void kprintf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* The same, unless the command line says `quiet`: what is found at the start, which differs between machines. */
+void announce(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 /* The kernel's own mistake: says so and ends the run. */
 _Noreturn void panic(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

@@ -129,16 +129,16 @@ static void mount_disk(void)
     struct extent files;
 
     if (!disk_init()) {
-        kprintf("disk: none\n");
+        announce("disk: none\n");
         return;
     }
     swap_init();
     if (!disk_partition(PARTITION_FILES, &files))
-        kprintf("disk: %u blocks, no file system\n", disk_blocks());
+        announce("disk: %u blocks, no file system\n", disk_blocks());
     else if (fs_mount(files) != 0)
-        kprintf("disk: %u blocks, the file system cannot be mounted\n", disk_blocks());
+        announce("disk: %u blocks, the file system cannot be mounted\n", disk_blocks());
     else
-        kprintf("disk: %u blocks, %u of files, %u of swap\n", disk_blocks(), files.count, swap_total());
+        announce("disk: %u blocks, %u of files, %u of swap\n", disk_blocks(), files.count, swap_total());
 }
 
 void kernel_main(const struct multiboot_info *info_at)
@@ -151,7 +151,7 @@ void kernel_main(const struct multiboot_info *info_at)
     frames_init(info, physical(kernel_end));
     drop_identity_map();
     traps_init();
-    kprintf("%s: %u MB, %u frames free\n", system_name, (frame_count * KIB_PER_PAGE + 1023) / 1024, frames_free());
+    announce("%s: %u MB, %u frames free\n", system_name, (frame_count * KIB_PER_PAGE + 1023) / 1024, frames_free());
     bootfs_init();
     schedule_init();
     console_init();
