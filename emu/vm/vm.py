@@ -193,6 +193,7 @@ class VirtualMachine:
         # An exception must not cross native code: it is kept, the guest is stopped, and `run` raises it.
         def read(port: int, size: int) -> int:
             try:
+                self._make_room_for_events()
                 value = self.board.ports.read(port, size)
                 self._set_deadline()
             except BaseException as error:  # noqa: BLE001
@@ -201,6 +202,7 @@ class VirtualMachine:
 
         def write(port: int, size: int, value: int) -> int:
             try:
+                self._make_room_for_events()
                 self.board.ports.write(port, size, value & (1 << 8 * size) - 1)
                 self._set_deadline()
             except BaseException as error:  # noqa: BLE001
@@ -503,6 +505,11 @@ class VirtualMachine:
         records = self.state.drain_events()
         if self._on_events is not None and len(records):
             self._on_events(records)
+
+    def _make_room_for_events(self) -> None:
+        """A port access is no exit, and a batch of the balloon writes hundreds of records: none may be overwritten unread."""
+        if int(self.control[cbw.EVENT_COUNT]) + record.HEADROOM > int(self.control[cbw.EVENT_LIMIT]):
+            self.flush_events()
 
     def stop_event(self, stop: Stop) -> None:
         """Record how the run ended."""

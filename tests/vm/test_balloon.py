@@ -14,6 +14,7 @@ import pytest
 
 from emu.config import Mmu
 from emu.devices.balloon import CAN_BASIC, CAN_BATCHED, MAGIC, MAX_BATCH, START_WITH_CAPABILITIES, Command, Status
+from emu.events import Kind
 from emu.machine import control as cbw
 from emu.units import PAGE_BYTES
 from emu.vm import check, pmap
@@ -222,5 +223,52 @@ def test_a_batch_is_answered_only_when_granted(batched: int) -> None:
         due = Status.SUCCESS if batched else Status.INVALID_COMMAND
         assert call(vm, Command.BATCHED_LOCK, TABLE, 1) == due
         assert vm.balloon.size == batched
+    finally:
+        vm.close()
+
+
+NEVER_FAULTS = """
+test:
+    PAGING
+    mov $0x240000, %edi
+    mov $0x300000, %eax
+    xor %ecx, %ecx
+1:  mov %eax, (%edi,%ecx,8)
+    movl $0, 4(%edi,%ecx,8)
+    add $0x1000, %eax
+    inc %ecx
+    cmp $128, %ecx
+    jb 1b
+    mov $0x5670, %edx
+    mov $0x456C6D6F, %eax
+    xor %ecx, %ecx
+    mov $6, %ebx
+    in %dx, %eax
+    mov $1000, %ebp
+2:  mov $6, %ecx
+    call 3f
+    mov $7, %ecx
+    call 3f
+    dec %ebp
+    jnz 2b
+    EXIT 1
+3:  mov $0x456C6D6F, %eax
+    mov $0x240, %ebx
+    mov $128, %esi
+    in %dx, %eax
+    ret
+"""
+
+
+def test_every_page_has_its_record_though_nothing_exits() -> None:
+    """256 records for 20 instructions: more than the ring holds before virtual time next asks for a look at it."""
+    vm, seen = harness.make(harness.assemble(NEVER_FAULTS).rom)
+    try:
+        vm.balloon.set_target(ALL)
+        vm.run(limit=harness.INSN_LIMIT)
+        records = np.concatenate(seen)
+        for kind in (Kind.BALLOON_LOCK, Kind.BALLOON_UNLOCK):
+            assert np.sum(records["kind"] == kind) == 128_000
+        assert np.all(np.diff(records["time"].astype(np.int64)) >= 0)
     finally:
         vm.close()
