@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Nothing but the balloon driver (os/balloon.c) and a free list. Each second it polls and says what it has. Arguments: seconds=COUNT, and
- * misbehave=silent (never polls), stop (polls for three seconds only), slow (takes 8 pages a second), touch (stores to each page that it gave away).
+ * misbehave=silent (never polls), stop (polls for three seconds only), slow (takes 8 pages a second), touch (stores to a page that it gave away).
  */
 #include "lib/boot.h"
 #include "lib/cmdline.h"
@@ -14,13 +14,11 @@
 #include "lib/print.h"
 #include "os/balloon.h"
 
-enum { TICKS_PER_SECOND = 100, KEPT_PAGES = 64, SLOW_PAGES = 8, STOP_AT = 3, LAST = 8 };
+enum { TICKS_PER_SECOND = 100, KEPT_PAGES = 64, SLOW_PAGES = 8, STOP_AT = 3 };
 
 static uint32_t free_list; /* address of the first free frame, whose first word is the next one's */
 static uint32_t free_count, total_count;
 static uint32_t allowance;  /* pages that it takes before the next second, for misbehave=slow */
-static uint32_t last[LAST]; /* of those that it gave away */
-static uint32_t last_count;
 static volatile uint32_t ticks;
 
 static page_number take_page(void)
@@ -32,7 +30,6 @@ static page_number take_page(void)
     allowance--;
     free_count--;
     free_list = *(uint32_t *)page;
-    last[last_count++ % LAST] = page;
     return page / PAGE_BYTES;
 }
 
@@ -80,10 +77,13 @@ static void take_all_frames(void)
     total_count = free_count;
 }
 
-static void touch_given_pages(void)
+/* The page that was given away last is the last of the driver's book (os/balloon.c). */
+static void touch_given_page(const struct balloon *balloon)
 {
-    for (uint32_t i = 0; i < LAST && i < last_count; i++)
-        ((volatile uint32_t *)last[i])[1] = i; /* the first word is the free list's */
+    const uint32_t *book = contents(balloon->book);
+
+    if (balloon->size)
+        *(volatile uint32_t *)contents(book[1 + book[1]]) = 1;
 }
 
 int guest_main(const struct boot_info *info)
@@ -109,7 +109,7 @@ int guest_main(const struct boot_info *info)
         if (polls)
             balloon_poll(&balloon);
         if (cmdline_is("misbehave", "touch"))
-            touch_given_pages();
+            touch_given_page(&balloon);
         kprintf("second=%u target=%u size=%u free=%u\n", second, balloon.target, balloon.size, free_count);
     }
     return EXIT_OK;

@@ -210,7 +210,13 @@ def balloon_summary(balloon: Balloon) -> dict[str, Any] | None:
     """The balloon in the summary's JSON; null if nobody called and nothing was wanted. Sizes are in pages."""
     if not balloon.counts.calls and not balloon.target:
         return None
-    return {"state": balloon.state(), "target": balloon.target, "size": balloon.size, **vars(balloon.counts), "refused": dict(balloon.counts.refused)}
+    return {
+        "state": balloon.state(),
+        "target": balloon.target,
+        "size": balloon.size,
+        **vars(balloon.counts),
+        "refused": dict(balloon.counts.refused),
+    }
 
 
 def _balloon_line(balloon: Balloon) -> str:

@@ -22,8 +22,10 @@ static int call(uint32_t command, uint32_t first, uint32_t second, uint32_t *tar
     uint32_t status = MAGIC, granted = command, answer = first;
 
     __asm__ volatile("inl %%dx, %%eax" : "+a"(status), "+c"(granted), "+b"(answer) : "d"(PORT), "S"(second) : "memory");
-    if (target)
-        *target = command == START ? granted : answer;
+    if (target && command == START)
+        *target = granted;
+    else if (target && status == SUCCESS)
+        *target = answer;
     return (int)status;
 }
 
