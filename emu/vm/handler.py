@@ -192,6 +192,8 @@ def serve_exit(cb: object, number: int) -> None:
 @compiled
 def finish(cb: object) -> None:
     """Give the engine what the exit's handler changed."""
+    if cb[cbw.SHADOWING] and cb[cbw.ROOT] >= 0 and cb[cbw.REASON] == reasons.RUNNING and not cb[cbw.IO_POISONED]:
+        registers.follow_root(cb)
     if cb[cbw.MODIFIED] and cb[cbw.REASON] == reasons.RUNNING:
         context.put_back(cb)
     if cb[cbw.NEEDS_TLB_FLUSH]:

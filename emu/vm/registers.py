@@ -164,6 +164,15 @@ def set_root(cb: object) -> int:
 
 
 @compiled
+def follow_root(cb: object) -> None:
+    """Point the engine at the root once more: it may have been dropped with its guest table and made anew in another frame."""
+    root = rows.row_word(cb, cb[cbw.ROOT], rows.FRAME) << 12
+    if root != cb[cbw.ENGINE_CR3]:
+        write_engine_register(cb, REG_CR3, root)
+        cb[cbw.NEEDS_TLB_FLUSH] = 1
+
+
+@compiled
 def set_paging(cb: object) -> int:
     """CR0, CR4 or EFER changed: choose the tables the engine walks; -1 without a frame."""
     levels = levels_due(cb)

@@ -249,6 +249,38 @@ static void check_reused_root(word unused)
     load_space(space);
 }
 
+#if PAGING_LEVELS == 4
+/*
+ * The root is a table of every level at once, in use as each, and is then written in bulk: its shadows are dropped, the walked one among
+ * them, and made anew in other frames. The processor must be on the new root before an old frame serves as something else.
+ */
+static void check_root_written_in_bulk(word unused)
+{
+    enum { SELF = 510, FIRST = 300, COUNT = 64 };
+    const word own = 0xFFFF000000000000 | (word)SELF << 39 | (word)SELF << 30 | (word)SELF << 21 | (word)SELF << 12;
+    const word page = page_with(1234);
+
+    (void)unused;
+    for (unsigned round = 0; round < 8; round++) {
+        word next = page_with(round);
+        void *target = &space[FIRST];
+        word count = COUNT;
+
+        space[SELF] = (word)space | TABLE_FLAGS;
+        reload_cr3();
+        map(space, TEST_VA, page, WRITABLE);
+        expect("a page", 1234, *at(TEST_VA));
+        expect("the root as a page of its own", space[SELF] & 0xFFFFF000, *at(own + SELF * 8) & 0xFFFFF000);
+        expect("as a page table", (uint32_t)space[0] & 0xFFFFF000, *at(own) & 0xFFFFF000);
+        __asm__ volatile("rep stosq" : "+D"(target), "+c"(count) : "a"((word)0) : "memory");
+        map(space, TEST_VA + PAGE_BYTES, next, WRITABLE);
+        expect("the page still", 1234, *at(TEST_VA));
+        expect("another", round, *at(TEST_VA + PAGE_BYTES));
+        expect("the root still", space[SELF] & 0xFFFFF000, *at(own + SELF * 8) & 0xFFFFF000);
+    }
+}
+#endif
+
 static const struct test_case cases[] = {
     {"regressions.unsync-child-linked-again", check_link_after_edit, 0},
     {"regressions.present-without-flush", check_present_without_flush, 0},
@@ -260,6 +292,9 @@ static const struct test_case cases[] = {
     {"regressions.table-written-by-the-machine", check_table_written_by_input, 0},
     {"regressions.table-reused-before-the-flush", check_reused_before_flush, 0},
     {"regressions.root-reused", check_reused_root, 0},
+#if PAGING_LEVELS == 4
+    {"regressions.root-in-bulk", check_root_written_in_bulk, 0},
+#endif
 };
 
 void suite_main(void)
