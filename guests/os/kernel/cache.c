@@ -143,16 +143,21 @@ void cache_put(struct frame *frame)
         frame_free(frame_address(frame));
 }
 
+/* A page that left the cache while its user slept is not written any more. */
 void cache_mark_dirty(struct frame *frame)
 {
-    set_dirty(frame, true);
+    if (frame->inode)
+        set_dirty(frame, true);
 }
 
 int cache_reserve(struct frame *frame)
 {
     int result = frame->reserved || frame->dirty ? 0 : inode_reserve_page(frame->inode, frame->page);
 
-    frame->reserved |= result == 1;
+    if (result == 1 && (frame->reserved || !frame->inode)) /* another was faster, or the page left the cache */
+        fs_unreserve(1);
+    else
+        frame->reserved |= result == 1;
     return result < 0 ? result : 0;
 }
 

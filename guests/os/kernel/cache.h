@@ -13,7 +13,7 @@ struct frame *cache_get(struct inode *inode, uint32_t index);
 struct frame *cache_get_new(struct inode *inode, uint32_t index);
 void cache_put(struct frame *frame);
 
-/* Room on the disk for a page about to be stored to: 0 or -ENOSPC. */
+/* Room on the disk for a pinned page about to be stored to: 0 or -ENOSPC. May sleep, and then the page may have left the cache. */
 int cache_reserve(struct frame *frame);
 void cache_mark_dirty(struct frame *frame);
 

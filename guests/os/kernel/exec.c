@@ -228,12 +228,15 @@ int process_exec(const char *path, word argv, struct registers *registers)
 
     if (error)
         return error;
-    lock_acquire(&lock);
-    pending.count = pending.bytes = 0;
-    error = argv ? read_arguments(argv) : split_arguments(path);
-    if (!error)
-        error = exec(path, inode, registers);
-    lock_release(&lock);
+    if (lock_acquire_unless_killed(&lock)) {
+        pending.count = pending.bytes = 0;
+        error = argv ? read_arguments(argv) : split_arguments(path);
+        if (!error)
+            error = exec(path, inode, registers);
+        lock_release(&lock);
+    } else {
+        error = -EAGAIN;
+    }
     file_inode_put(inode);
     return error;
 }

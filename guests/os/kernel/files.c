@@ -235,6 +235,8 @@ static intptr_t write_console(word buffer, word bytes)
     for (word done = 0; done < bytes; done += sizeof part) {
         word size = bytes - done < sizeof part ? bytes - done : sizeof part;
 
+        if (done && done % PAGE_BYTES == 0 && !let_others_run())
+            return done;
         if (!user_copy(part, (const void *)(buffer + done), size))
             return done ? (intptr_t)done : -EFAULT;
         console_write(part, size);

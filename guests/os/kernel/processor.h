@@ -29,4 +29,10 @@ static inline void wait_for_interrupt(void)
     __asm__ volatile("sti\n\thlt\n\tcli" : : : "memory");
 }
 
+/* Serves the interrupts that wait, if any. */
+static inline void take_interrupts(void)
+{
+    __asm__ volatile("sti\n\tnop\n\tcli" : : : "memory");
+}
+
 #endif

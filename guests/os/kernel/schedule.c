@@ -85,6 +85,13 @@ void yield(void)
     switch_away();
 }
 
+bool let_others_run(void)
+{
+    take_interrupts();
+    yield();
+    return !current->is_killed;
+}
+
 static void sleep(const void *channel, uint32_t wake_at)
 {
     current->state = PROCESS_SLEEPING;
@@ -119,13 +126,30 @@ void process_wake(struct process *process)
         make_ready(process);
 }
 
+static void take_lock(struct lock *lock)
+{
+    lock->owner = current ? current : processes; /* before there are processes, anybody */
+}
+
 void lock_acquire(struct lock *lock)
 {
     while (lock->owner) {
         lock->is_wanted = true;
         sleep_on(lock);
     }
-    lock->owner = current ? current : processes; /* before there are processes, anybody */
+    take_lock(lock);
+}
+
+bool lock_acquire_unless_killed(struct lock *lock)
+{
+    while (lock->owner && !current->is_killed) {
+        lock->is_wanted = true;
+        sleep_on(lock);
+    }
+    if (lock->owner)
+        return false;
+    take_lock(lock);
+    return true;
 }
 
 void lock_release(struct lock *lock)

@@ -27,10 +27,16 @@ void sleep_ticks(unsigned count);
 void lock_acquire(struct lock *lock);
 void lock_release(struct lock *lock);
 
+/* For locks whose owner may wait for memory: a killed process gives up, for its memory may be what the owner waits for. */
+bool lock_acquire_unless_killed(struct lock *lock);
+
 /* A thread of the kernel; it never ends. */
 void thread_create(const char *name, void (*body)(void *), void *argument);
 
 /* Let others run, if any can. */
 void yield(void);
+
+/* In the middle of a long piece of work without a sleep: interrupts are served, and others run; false: killed, give up. */
+bool let_others_run(void);
 
 #endif

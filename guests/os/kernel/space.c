@@ -354,6 +354,18 @@ static bool fill_from_swap(struct space *space, word va, pte *entry, pte flags)
     return install(space, va, entry, swapped, frame, flags | PTE_DIRTY);
 }
 
+/* A pinned page may have lost its file, or its mappings, meanwhile: then nobody else frees it. */
+static void unpin(struct frame *frame)
+{
+    if (frame->kind == FRAME_FILE) {
+        cache_put(frame);
+        return;
+    }
+    frame->pins--;
+    if (!frame->pins && !frame->mappings)
+        frame_free(frame_address(frame));
+}
+
 static bool copy_for_writer(struct space *space, word va, pte *entry)
 {
     pte old = *entry;
@@ -367,20 +379,33 @@ static bool copy_for_writer(struct space *space, word va, pte *entry)
     }
     from->pins++;
     to = new_page(va, 0);
-    from->pins--;
-    if (!to) {
+    unpin(from);
+    if (!to)
         return false;
-    }
     if (*entry != old && (*entry ^ old) & ~(pte)(PTE_ACCESSED | PTE_DIRTY)) {
         frame_free(frame_address(to));
-        if (from->kind == FRAME_ANONYMOUS && !from->mappings && !from->pins)
-            frame_free(frame_address(from));
         return true;
     }
     copy_page(direct(frame_address(to)), direct(frame_address(from)));
     statistics.cow_copies++;
     release_page(space, entry);
     return install(space, va, entry, 0, to, PTE_WRITABLE | PTE_DIRTY);
+}
+
+/* The first store to a page of a file since it was clean; false if the disk has no room for it: nobody could ever write it. */
+static bool store_to_file(struct space *space, word va, pte *entry)
+{
+    struct frame *page = frame_of(pte_frame(*entry));
+    int error;
+
+    page->pins++;
+    error = cache_reserve(page);
+    if (!error && *entry & PTE_PRESENT && pte_frame(*entry) == frame_address(page)) {
+        *entry |= PTE_WRITABLE | PTE_DIRTY;
+        space_flush_page(space, va);
+    }
+    cache_put(page);
+    return !error;
 }
 
 /* A page of a file: mapped as it is in the cache, or copied where a private mapping stores to it, or ends in the middle of it. */
@@ -391,14 +416,16 @@ static bool fill_from_file(struct space *space, struct region *region, word va, 
     bool is_copied = !region->is_shared && (write || bytes < PAGE_BYTES);
     struct frame *page = cache_get(region->inode, region->first_page + (offset >> PAGE_SHIFT));
     struct frame *copy;
+    int error;
 
     if (!page)
         return false;
     if (!is_copied) {
-        if (*entry == 0)
+        error = write ? cache_reserve(page) : 0;
+        if (!error && *entry == 0 && page->inode)
             put_page(entry, page, write ? PTE_WRITABLE | PTE_DIRTY : 0);
         cache_put(page);
-        return true;
+        return !error;
     }
     copy = new_page(va, 0);
     if (copy) {
@@ -420,12 +447,7 @@ static bool fault_once(struct space *space, struct region *region, word va, bool
     if (*entry & PTE_PRESENT) {
         if (!write || *entry & PTE_WRITABLE)
             return true;
-        if (region->is_shared) {
-            *entry |= PTE_WRITABLE | PTE_DIRTY;
-            space_flush_page(space, va);
-            return true;
-        }
-        return copy_for_writer(space, va, entry);
+        return region->is_shared ? store_to_file(space, va, entry) : copy_for_writer(space, va, entry);
     }
     if (*entry & PTE_SWAPPED)
         return fill_from_swap(space, va, entry, flags);

@@ -141,6 +141,8 @@ static void on_page_fault(struct registers *registers)
 
     if (va < USER_END && current && current->space && space_fault(current->space, va, registers->error & FAULT_WRITE))
         return;
+    if (from_user(registers) && current->is_killed)
+        return; /* before_user ends it: a fault that is not served is no fault of its own then */
     if (from_user(registers))
         kill_for_fault("page fault", va, registers);
     if (ip < (word)user_copy || ip >= (word)user_copy_end)

@@ -2,7 +2,7 @@
 /* Checks what the kernel promises programs, and reports in the line protocol of the suite (docs/suites.md). */
 #include "lib/system.h"
 
-enum { PAGE = 4096, BIG_DIRECTORY = 150 };
+enum { PAGE = 4096, BIG_DIRECTORY = 150, ARGUMENT_PAGES = 33, JAM = 6, HOLE = 32 << 20 };
 
 static unsigned passed, failed, skipped;
 static const char *name;
@@ -88,6 +88,42 @@ static void test_exec(void)
     expect("none of that name", -ENOENT, exec("/bin/nothing", argv));
     expect("not a directory", -EISDIR, exec("/bin", argv));
     expect("wild arguments", -EFAULT, exec("/bin/idle", (char **)0xC0000000));
+}
+
+/* Arguments that take a page each, in memory that nobody touched yet. */
+static void exec_by_the_page(uint8_t *memory)
+{
+    char *argv[ARGUMENT_PAGES + 1];
+
+    for (unsigned i = 0; i < ARGUMENT_PAGES; i++)
+        argv[i] = (char *)memory + i * PAGE;
+    argv[ARGUMENT_PAGES] = NULL;
+    expect("too many arguments", -E2BIG, exec("/bin/idle", argv));
+}
+
+/* Who waits for memory inside exec must not keep the one that is killed for it from its end. */
+static void test_exec_without_memory(void)
+{
+    struct memory_info info;
+    int pids[JAM];
+
+    meminfo(&info);
+    size_t share = (size_t)(info.free + info.cached + info.swap_total - info.swap_used) / 2 * PAGE; /* two take all there is */
+    for (unsigned i = 0; i < JAM; i++) {
+        pids[i] = fork();
+        if (pids[i] == 0) {
+            uint8_t *memory = mmap(share, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            for (size_t at = 0; memory && at + ARGUMENT_PAGES * PAGE <= share; at += ARGUMENT_PAGES * PAGE) {
+                exec_by_the_page(memory + at);
+                yield();
+            }
+            exit(memory ? 0 : 1);
+        }
+    }
+    unsigned killed = 0;
+    for (unsigned i = 0; i < JAM; i++)
+        killed += status_of(pids[i]) == KILLED + SIGNAL_KILL;
+    expect("some were killed", 1, killed > 0);
 }
 
 static void test_time(void)
@@ -187,6 +223,33 @@ static void test_shared_mapping(void)
     munmap(map, 2 * PAGE);
     close(fd);
     unlink("/check-map");
+}
+
+/* A store that the disk has no room for kills at once: such a page could never be written, nor its frame be used again. */
+static void test_hole_on_full_disk(void)
+{
+    static char block[16 * PAGE];
+    int fill = open("/check-fill", O_RDWR | O_CREATE | O_TRUNCATE);
+    int hole = open("/check-hole", O_RDWR | O_CREATE | O_TRUNCATE);
+
+    seek(hole, HOLE - 1, SEEK_SET);
+    expect("a file with a hole", 1, write(hole, "x", 1));
+    while (write(fill, block, sizeof block) > 0)
+        ;
+    expect("the disk is full", -ENOSPC, write(fill, block, PAGE));
+    int pid = fork();
+    if (pid == 0) {
+        volatile char *map = mmap(HOLE, PROT_READ | PROT_WRITE, MAP_SHARED, hole, 0);
+        for (unsigned at = 0; at < HOLE; at += PAGE)
+            map[at] = 1;
+        exit(0);
+    }
+    expect("a store to the hole kills", KILLED + SIGNAL_FAULT, status_of(pid));
+    close(fill);
+    close(hole);
+    unlink("/check-fill");
+    unlink("/check-hole");
+    expect("room again", 0, sync());
 }
 
 /* ---- files ---- */
@@ -299,7 +362,8 @@ static const struct {
     {"fork", test_fork, false}, {"killed", test_killed, false}, {"exec", test_exec, false}, {"time", test_time, false},
     {"pointers", test_pointers, false}, {"heap", test_heap, false}, {"mmap", test_mmap, false}, {"descriptors", test_descriptors, false},
     {"shared mapping", test_shared_mapping, true}, {"file", test_file, true}, {"names", test_names, true},
-    {"big directory", test_big_directory, true},
+    {"big directory", test_big_directory, true}, {"hole on a full disk", test_hole_on_full_disk, true},
+    {"exec without memory", test_exec_without_memory, false},
 };
 
 int main(void)
