@@ -72,6 +72,7 @@ class Case:
     qemu: bool = True
     qemu_differs: str = ""  # why QEMU does something else, and which of the two is right
     qemu_checks: tuple[str, ...] = ()  # the checks of the guest's own that come out otherwise there; none: whatever differs
+    qemu_ignores: tuple[str, ...] = ()  # shell patterns of lines that depend on time: not compared
     qemu_options: tuple[str, ...] = ()
     expect: Mapping[Mmu, Expectation] = field(default_factory=dict)
 
@@ -353,6 +354,7 @@ CASE_KEYS: dict[str, tuple[str, ValueReader]] = {
     "qemu": ("qemu", _Reader.flag),
     "qemu_differs": ("qemu_differs", _Reader.text),
     "qemu_checks": ("qemu_checks", _Reader.texts),
+    "qemu_ignores": ("qemu_ignores", _Reader.texts),
     "qemu_options": ("qemu_options", _Reader.texts),
     "expect": ("expect", _Reader.overrides),
 }

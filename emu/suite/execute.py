@@ -94,7 +94,7 @@ def _beside_qemu(job: Job) -> Result:
     ours = _run(job, frozenset())
     theirs = qemu.run(case, ours.outcome)
     result = Result(job, instructions=ours.instructions, serial=ours.serial)
-    found = _qemu_differences(ours, theirs)
+    found = _qemu_differences(ours, theirs, case.qemu_ignores)
     if case.qemu_checks:
         result.reasons = _unexpected_checks(case.qemu_checks, ours, theirs)
     elif case.qemu_differs and not found:
@@ -129,11 +129,19 @@ def _said(check: Check | None) -> str:
     return f"{check.status}: {check.detail}" if check.detail else check.status
 
 
-def _qemu_differences(ours: Finished, theirs: qemu.QemuRun) -> list[str]:
+def _qemu_differences(ours: Finished, theirs: qemu.QemuRun, ignored: tuple[str, ...]) -> list[str]:
     found = []
     if qemu.expected_status(ours) != theirs.status:
         seen = qemu.describe(theirs.status, theirs.limit_s)
         found.append(f"QEMU: emu {judge.ending(ours.outcome, ours.value, ours.why)}, QEMU {seen}")
-    if ours.serial != theirs.serial:
-        found.append(f"QEMU: serial text (- QEMU, + emu): {judge.first_difference(theirs.serial, ours.serial)}")
+    here, there = (_without_lines(run.serial, ignored) for run in (ours, theirs))
+    if here != there:
+        found.append(f"QEMU: serial text (- QEMU, + emu): {judge.first_difference(there, here)}")
     return found
+
+
+def _without_lines(serial: str, patterns: tuple[str, ...]) -> str:
+    if not patterns:
+        return serial
+    lines = serial.splitlines(keepends=True)
+    return "".join(line for line in lines if not any(fnmatch.fnmatchcase(line.rstrip("\r\n"), pattern) for pattern in patterns))

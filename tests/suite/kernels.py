@@ -42,10 +42,10 @@ def report(text: str, value: int = 0) -> bytes:
     return kernel(says(text, exits(value)))
 
 
-def reports_by_host(in_emu: str, in_qemu: str) -> bytes:
+def reports_by_host(in_emu: str, in_qemu: str, qemu_exit: int = 1) -> bytes:
     """A kernel that reports one text in emu and another in QEMU, which it knows by leaf 4000_0000h of CPUID."""
     asks = bytes.fromhex("b800000040 0fa2 81fb54434754 0f85")
-    there = says(in_qemu, exits(1), START + len(asks) + 4)
+    there = says(in_qemu, exits(qemu_exit), START + len(asks) + 4)
     here = says(in_emu, exits(0), START + len(asks) + 4 + len(there))
     return kernel(asks + struct.pack("<i", len(there)) + there + here)
 

@@ -223,6 +223,16 @@ def test_qemu_differs_in_exactly_the_checks_that_are_named(tmp_path: Path) -> No
 
 
 @needs_qemu
+def test_lines_that_depend_on_time_are_not_compared_with_qemu(tmp_path: Path) -> None:
+    here, there = "start\ntook 5 s\nend\n", "start\ntook 7 s\ntook 8 s\nend\n"
+    text = case("ignored", 'qemu_ignores = ["took * s"]') + case("compared") + case("another", 'qemu_ignores = ["5"]')
+    suite(tmp_path, text, k=kernels.reports_by_host(here, there, qemu_exit=0))
+    done = emu_test(tmp_path, "--qemu", "--mmu", "shadow")
+    lines = {line.split(" [qemu]")[0] for line in done.stdout.splitlines() if "[qemu]:" in line}
+    assert lines == {"PASS ignored", "FAIL compared", "FAIL another"}
+
+
+@needs_qemu
 def test_qemu_has_the_processor_that_emu_shows(tmp_path: Path) -> None:
     suite(tmp_path, case("features", 'serial_regex = "."'), k=kernel(TELLS_FEATURES + exits(0)))
     done = emu_test(tmp_path, "--qemu", "--mmu", "shadow")
