@@ -57,6 +57,7 @@ class Board:
     """Everything behind the ports."""
 
     def __init__(self, settings: BoardSettings, clock: Clock, memory: GuestMemory, signals: Signals) -> None:
+        self._clock = clock
         self.ports = PortBus()
         self.mmio = MmioBus()
         self.pic = PicPair()
@@ -86,6 +87,7 @@ class Board:
         self.ports.register(pci.DATA_PORTS, self.pci, sizes=pci.PciBus.DATA_SIZES)
         drive_irq = lambda high: self.set_line(IRQ_IDE, high)  # noqa: E731
         self.ide = Ide(self.ports, self.pci.ide, settings.drive, clock, rate, memory, drive_irq)
+        self._timed = (self.pit, self.rtc, self.apic, self.ide)
         self.ports.register(debug.EXIT_PORTS, debug.DebugExit(signals.exit), sizes=debug.DebugExit.SIZES)
         self.ports.register(debug.CONSOLE_PORTS, debug.DebugConsole(signals.debug_output))
         self.reset()
@@ -109,11 +111,11 @@ class Board:
         return min(self.pit.next_event(), self.rtc.next_event(), self.apic.next_event(), self.ide.next_event())
 
     def advance(self) -> None:
-        """Bring the devices up to the clock's present time."""
-        self.pit.advance()
-        self.rtc.advance()
-        self.apic.advance()
-        self.ide.advance()
+        """Let the devices do what came due. Whoever reads a device's register has it brought up to the present by the device itself."""
+        now = self._clock.now()
+        for device in self._timed:
+            if device.next_event() <= now:
+                device.advance()
 
     def has_interrupt(self) -> bool:
         """Whether the interrupt controllers ask for the processor."""

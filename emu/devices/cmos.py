@@ -69,6 +69,7 @@ class Cmos:
         self._memory[REGISTER_C] = 0
         self._seen = self._ticks()  # up to here flags were set
         self._raise(0)
+        self._plan()
 
     def _ticks(self) -> int:
         return ticks_at(self._clock.now(), CRYSTAL_HERTZ, self._insns_per_second)
@@ -156,10 +157,14 @@ class Cmos:
 
     def next_event(self) -> int:
         """Virtual time of the next possible interrupt."""
+        return self._due
+
+    def _plan(self) -> None:
+        self._due = NEVER
         if self._memory[REGISTER_C] & C_REQUEST or not self._memory[REGISTER_B] & (B_PERIODIC | B_ALARM | B_UPDATE):
-            return NEVER  # the line is high until register C is read, or cannot rise
-        upcoming = self._next_ticks()
-        return time_of_tick(min(upcoming), CRYSTAL_HERTZ, self._insns_per_second) if upcoming else NEVER
+            return  # the line is high until register C is read, or cannot rise
+        if upcoming := self._next_ticks():
+            self._due = time_of_tick(min(upcoming), CRYSTAL_HERTZ, self._insns_per_second)
 
     def advance(self) -> None:
         """Set the flags of what came due since the last call."""
@@ -175,6 +180,7 @@ class Cmos:
                 flags |= C_ALARM
         self._seen = now
         self._raise(flags)
+        self._plan()
 
     def _is_alarm(self, second: int) -> bool:
         moment = EPOCH + datetime.timedelta(seconds=min(max(0, self._offset + second), LAST_SECOND))
@@ -219,6 +225,7 @@ class Cmos:
         flags = self._memory[REGISTER_C]
         self._memory[REGISTER_C] = 0
         self._raise(0)
+        self._plan()
         return flags
 
     def write(self, port: int, _size: int, value: int) -> None:
@@ -234,6 +241,7 @@ class Cmos:
             self._set_control(value)
         elif self._index not in (REGISTER_C, REGISTER_D):
             self._memory[self._index] = value
+        self._plan()
 
     def _set_control(self, value: int) -> None:
         self.advance()

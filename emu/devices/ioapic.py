@@ -40,6 +40,8 @@ class IoApic:
     def set_irq(self, irq: int, high: bool) -> None:
         """Drive the pin of an ISA interrupt."""
         pin = irq or TIMER_PIN
+        if bool(self._lines >> pin & 1) == high and not self._low[pin] & LEVEL:
+            return
         was_asserted = self._is_asserted(pin)
         self._lines = self._lines | 1 << pin if high else self._lines & ~(1 << pin)
         if self._low[pin] & LEVEL:

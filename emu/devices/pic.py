@@ -7,6 +7,7 @@ Invariants (asserted by `check`):
 
 1. IRR, ISR and IMR have eight bits; a level-triggered line is in IRR only while it is high.
 2. With automatic EOI nothing stays in service.
+3. INTR is high exactly while the master has a request to pass on.
 """
 
 from __future__ import annotations
@@ -190,6 +191,7 @@ class PicPair:
 
     def __init__(self) -> None:
         self.master, self.slave = Pic(cascade_lines=1 << CASCADE), Pic(cascade_lines=0)
+        self._is_asking = False  # INTR
 
     def reset(self) -> None:
         """Power-on state."""
@@ -202,16 +204,18 @@ class PicPair:
         """Drive IRQ 0 to 15."""
         if irq < 8:
             self.master.set_line(irq, high)
+            self._is_asking = self.master.pending() is not None
         else:
             self.slave.set_line(irq - 8, high)
             self._cascade()
 
     def _cascade(self) -> None:
         self.master.set_line(CASCADE, self.slave.pending() is not None)
+        self._is_asking = self.master.pending() is not None
 
     def has_interrupt(self) -> bool:
         """Whether the processor's INTR input is high."""
-        return self.master.pending() is not None
+        return self._is_asking
 
     def acknowledge(self) -> int:
         """INTA: the vector for the processor; with no request left, that of the spurious IRQ 7 (or 15)."""
@@ -220,6 +224,7 @@ class PicPair:
             return self.master.vector_base + SPURIOUS
         self.master.take(line)
         if line != CASCADE:
+            self._is_asking = self.master.pending() is not None
             return self.master.vector_base + line
         slave_line = self.slave.pending()
         if slave_line is None:
@@ -259,3 +264,5 @@ class PicPair:
         """Assert the invariants of both."""
         self.master.check()
         self.slave.check()
+        if self._is_asking != (self.master.pending() is not None):
+            raise BrokenInvariantError(f"8259 invariant 3: INTR is {self._is_asking}")

@@ -230,8 +230,7 @@ class Pit:
 
     def next_event(self) -> int:
         """Virtual time of the next rising edge on IRQ 0."""
-        edge = self.counters[0].next_rise(self._seen)
-        return NEVER if edge >= NEVER else time_of_tick(edge, HERTZ, self._insns_per_second)
+        return self._due
 
     def advance(self) -> None:
         """Pass on what OUT 0 did since the last call; several edges merge into one, as in the 8259's edge latch."""
@@ -246,6 +245,8 @@ class Pit:
     def _drive(self) -> None:
         self._level = self.counters[0].output(self._seen)
         self._set_irq(self._level)
+        edge = self.counters[0].next_rise(self._seen)
+        self._due = NEVER if edge >= NEVER else time_of_tick(edge, HERTZ, self._insns_per_second)
 
     def read(self, port: int, _size: int) -> int:
         """IN."""

@@ -150,6 +150,8 @@ class VmState:
     def drain_events(self) -> np.ndarray:
         """The records written since the last call, oldest first, as a `RECORD` array of their own."""
         written = int(self.control[cbw.EVENT_COUNT])
+        if written == self._drained:
+            return self.ring[:0]
         numbers = np.arange(self._drained, written) & (len(self.ring) - 1)
         self._drained = written
         if self.config.events:

@@ -508,7 +508,7 @@ class VirtualMachine:
 
     def _make_room_for_events(self) -> None:
         """A port access is no exit, and a batch of the balloon writes hundreds of records: none may be overwritten unread."""
-        if int(self.control[cbw.EVENT_COUNT]) + record.HEADROOM > int(self.control[cbw.EVENT_LIMIT]):
+        if self.config.events and int(self.control[cbw.EVENT_COUNT]) + record.HEADROOM > int(self.control[cbw.EVENT_LIMIT]):
             self.flush_events()
 
     def stop_event(self, stop: Stop) -> None:
