@@ -17,6 +17,7 @@ import numpy as np
 from emu.errors import EngineError
 from emu.machine import control as cbw
 from emu.machine import env as env_at
+from emu.machine import exit_checks
 from emu.machine.calibration import KEPT_MSRS, Calibration, calibrate, find_live_state
 from emu.machine.engine import (
     EXTRA_FRAMES,
@@ -47,6 +48,7 @@ class Cpu:
         self.memory = memory
         self.control = control
         self.engine = Engine(memory)
+        exit_checks.turn_off(self.engine, places.exit_check_switch)
         self.frames = memory.allocate(EXTRA_FRAMES, owner, FrameUse.VMM)
         self._host = self.engine.uc.context_save()
         self._io = self.engine.uc.context_save()

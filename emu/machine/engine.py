@@ -12,7 +12,18 @@ from typing import Any
 
 import numpy as np
 import unicorn
-from unicorn import UC_ARCH_X86, UC_HOOK_BLOCK, UC_HOOK_INSN, UC_HOOK_INTR, UC_MODE_64, UC_PROT_ALL, Uc, UcError, x86_const
+from unicorn import (
+    UC_ARCH_X86,
+    UC_HOOK_BLOCK,
+    UC_HOOK_INSN,
+    UC_HOOK_INTR,
+    UC_HOOK_MEM_READ,
+    UC_MODE_64,
+    UC_PROT_ALL,
+    Uc,
+    UcError,
+    x86_const,
+)
 from unicorn import unicorn_const as uc_const
 from unicorn.unicorn_py3.unicorn import uclib
 
@@ -25,6 +36,7 @@ __all__ = [
     "UC_HOOK_BLOCK",
     "UC_HOOK_INSN",
     "UC_HOOK_INTR",
+    "UC_HOOK_MEM_READ",
     "Engine",
     "EntryState",
     "Segment",
