@@ -215,6 +215,7 @@ def compile_for_python() -> None:
     """Compile what only Python calls, so that it is in the cache with the rest."""
     words = types.Array(types.int64, 1, "C")
     inject.compile((words,))
+    clock.takes_interrupt.compile((words,))
     for function in (access.load_block, access.store_block):
         function.compile((words, types.int64, types.int64, types.int64))
     pieces.find_pieces.compile((words, types.int64, types.int64, types.int64, types.int64))
