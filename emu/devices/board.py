@@ -37,6 +37,16 @@ class BoardSettings:
     drive: DriveSettings | None = None  # of the first IDE channel
 
 
+class Timed(Protocol):
+    """A device that does something of itself at a time."""
+
+    def next_event(self) -> int:
+        """Virtual time of that, NEVER if there is nothing."""
+
+    def advance(self) -> None:
+        """Do what came due."""
+
+
 class Signals(Protocol):
     """What devices tell the VMM."""
 
@@ -87,7 +97,9 @@ class Board:
         self.ports.register(pci.DATA_PORTS, self.pci, sizes=pci.PciBus.DATA_SIZES)
         drive_irq = lambda high: self.set_line(IRQ_IDE, high)  # noqa: E731
         self.ide = Ide(self.ports, self.pci.ide, settings.drive, clock, rate, memory, drive_irq)
-        self._timed = (self.pit, self.rtc, self.apic, self.ide)
+        self._timed: list[Timed] = [self.pit, self.rtc, self.apic]
+        if self.ide.drive is not None:
+            self._timed.append(self.ide.drive)
         self.ports.register(debug.EXIT_PORTS, debug.DebugExit(signals.exit), sizes=debug.DebugExit.SIZES)
         self.ports.register(debug.CONSOLE_PORTS, debug.DebugConsole(signals.debug_output))
         self.reset()
@@ -108,7 +120,11 @@ class Board:
 
     def next_event(self) -> int:
         """Virtual time at which `advance` is wanted next, NEVER if it is not."""
-        return min(self.pit.next_event(), self.rtc.next_event(), self.apic.next_event(), self.ide.next_event())
+        due = NEVER  # compared one by one: every port access comes here
+        for device in self._timed:
+            event = device.next_event()
+            due = min(due, event)
+        return due
 
     def advance(self) -> None:
         """Let the devices do what came due. Whoever reads a device's register has it brought up to the present by the device itself."""

@@ -28,7 +28,7 @@ from collections.abc import Callable
 
 from emu.devices import pci
 from emu.devices.ata import COMMAND, Drive, DriveSettings
-from emu.devices.clock import NEVER, Clock
+from emu.devices.clock import Clock
 from emu.devices.guest_memory import Extent, GuestMemory
 from emu.devices.ports import PORTS, PortBus
 from emu.errors import BrokenInvariantError
@@ -128,10 +128,6 @@ class Ide:
             master.reset()
         if self.drive is not None:
             self.drive.reset()
-
-    def next_event(self) -> int:
-        """Virtual time at which the drive is done."""
-        return NEVER if self.drive is None else self.drive.next_event()
 
     def advance(self) -> None:
         """Do what came due."""

@@ -223,6 +223,7 @@ class Pit:
         self.counters[2].gate = False
         self._speaker = 0
         self._seen = self._tick()  # up to here OUT 0 was passed on
+        self._edge = NEVER  # the tick at which OUT 0 rises next
         self._drive()
 
     def _tick(self) -> int:
@@ -235,8 +236,7 @@ class Pit:
     def advance(self) -> None:
         """Pass on what OUT 0 did since the last call; several edges merge into one, as in the 8259's edge latch."""
         tick = self._tick()
-        counter = self.counters[0]
-        if counter.next_rise(self._seen) <= tick:
+        if self._edge <= tick:
             self._set_irq(False)
             self._set_irq(True)
         self._seen = tick
@@ -245,8 +245,8 @@ class Pit:
     def _drive(self) -> None:
         self._level = self.counters[0].output(self._seen)
         self._set_irq(self._level)
-        edge = self.counters[0].next_rise(self._seen)
-        self._due = NEVER if edge >= NEVER else time_of_tick(edge, HERTZ, self._insns_per_second)
+        self._edge = self.counters[0].next_rise(self._seen)
+        self._due = NEVER if self._edge >= NEVER else time_of_tick(self._edge, HERTZ, self._insns_per_second)
 
     def read(self, port: int, _size: int) -> int:
         """IN."""

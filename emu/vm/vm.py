@@ -109,6 +109,7 @@ class VirtualMachine:
         self._is_halted = False  # HLT waits for an interrupt
         self._poll_due = 0  # virtual time of the next look for input
         self._look_due = True  # the outside world or the board may want something before the guest goes on
+        self._look_at = 0  # virtual time of the next look that no device asks for
         self.no_reboot = False
         settings = BoardSettings(
             insns_per_second=config.insns_per_second,
@@ -446,6 +447,8 @@ class VirtualMachine:
             self._stop = Stop(Outcome.LIMIT)
         if self._stop is None and now >= self._pause:
             self._stop = Stop(Outcome.PAUSED)
+        planned = self._balloon_plan[0][0] if self._balloon_plan else NEVER
+        self._look_at = min(self._poll_due, self._limit + self._idle_insns, self._pause, planned)
 
     def _take_input(self, data: bytes) -> None:
         if data:
@@ -455,8 +458,7 @@ class VirtualMachine:
     def _set_deadline(self) -> None:
         """Say when the block hook shall stop the guest next."""
         words = self._words
-        planned = self._balloon_plan[0][0] if self._balloon_plan else NEVER
-        deadline = min(self._poll_due, self.board.next_event(), self._limit + self._idle_insns, self._pause, planned)
+        deadline = min(self._look_at, self.board.next_event())
         if self._input and self.board.serial_room():
             deadline = min(deadline, max(self._input_due, words[cbw.INSNS] + 1))
         words[cbw.DEADLINE] = deadline
