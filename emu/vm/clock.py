@@ -159,7 +159,13 @@ def may_interrupt(cb: object) -> bool:
 @compiled
 def takes_interrupt(cb: object) -> bool:
     """Whether the guest, at rest between two blocks, would stop for the waiting interrupt before the next: what `reason_to_stop` says then."""
-    if not cb[cbw.IRQ_WAITING] or cb[cbw.PENDING_FAULT] or cb[cbw.IO_POISONED] or cb[cbw.STOPPED] or cb[cbw.INSNS] >= cb[cbw.DEADLINE]:
+    if (
+        not cb[cbw.IRQ_WAITING]
+        or cb[cbw.PENDING_FAULT]
+        or cb[cbw.IO_POISONED]
+        or cb[cbw.STOPPED]
+        or cb[cbw.INSNS] >= cb[cbw.DEADLINE]
+    ):
         return False
     return cb[cbw.RESERVE_COUNT] >= reasons.RESERVE_LOW and not ring_is_nearly_full(cb) and may_interrupt(cb)
 

@@ -2,16 +2,17 @@
 
 A page is data (mapped NX, stores run fast) or code (mapped executable, read-only). It changes at the fault that asks for
 it. A page that changes too often is MIXED: executable and writable at once, where the engine itself sees each store, ten
-times slower than elsewhere.
+times slower than elsewhere. That is so for a while: a frame that held one program after another is not code that changes itself.
 """
 
 from __future__ import annotations
 
 from emu.events import Kind
 from emu.machine import control as cbw
-from emu.machine.native import call2, call4, compiled
+from emu.machine import env
+from emu.machine.native import call2, call4, compiled, load64
 from emu.vm import context, nested, pmap, rows
-from emu.vm.record import emit
+from emu.vm.record import emit, ring_is_nearly_full
 
 TLB_FLUSH_CONTROL = (1 << 30) | 11  # uc_ctl commands, as emu.machine.cpu checks: write, UC_CTL_TLB_FLUSH
 REMOVE_CODE_CONTROL = (1 << 30) | (2 << 26) | 9  # write with two arguments, UC_CTL_TB_REMOVE_CACHE
@@ -106,6 +107,27 @@ def mix(cb: object, slot: int) -> None:
     """Code that stores to its own page: let the page be both at once."""
     pmap.set_entry(cb, slot, pmap.entry(cb, slot) | pmap.MIXED)
     nested.refresh_slot(cb, slot)
+
+
+@compiled
+def settle(cb: object, first: int) -> int:
+    """Begin to count changes anew: MIXED pages from slot `first` on are data until they are fetched from; the slot to go on from.
+
+    It stops where the next record might have no room. To be called between two runs of the engine, until it returns SLOTS.
+    """
+    cb[cbw.EVENT_RIP] = load64(cb[cbw.ENV] + env.EIP)
+    for slot in range(first, cb[cbw.SLOTS]):
+        word = pmap.entry(cb, slot)
+        if word & pmap.MIXED:
+            if ring_is_nearly_full(cb):
+                return slot
+            pmap.set_entry(cb, slot, word & ~(pmap.EXECUTED | pmap.MIXED | pmap.FLIPS_MASK << pmap.FLIPS_SHIFT))
+            rows.forbid_execution(cb, slot)
+            nested.refresh_slot(cb, slot)
+            flush_code(cb, slot)
+        elif word >> pmap.FLIPS_SHIFT & pmap.FLIPS_MASK:
+            pmap.set_entry(cb, slot, word & ~(pmap.FLIPS_MASK << pmap.FLIPS_SHIFT))
+    return cb[cbw.SLOTS]
 
 
 @compiled

@@ -216,6 +216,7 @@ def compile_for_python() -> None:
     words = types.Array(types.int64, 1, "C")
     inject.compile((words,))
     clock.takes_interrupt.compile((words,))
+    code.settle.compile((words, types.int64))
     for function in (access.load_block, access.store_block):
         function.compile((words, types.int64, types.int64, types.int64))
     pieces.find_pieces.compile((words, types.int64, types.int64, types.int64, types.int64))

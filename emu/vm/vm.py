@@ -32,6 +32,7 @@ from emu.vm import (
     access,
     block_hook,
     clock,
+    code,
     deliver,
     dma,
     exits,
@@ -51,6 +52,7 @@ from emu.vm.msr import MsrFile
 from emu.vm.state import NO_ROW, TEXT_PPNS, VmState
 
 SLICE_INSNS = 1_000_000  # of virtual time between two looks at the outside world: some 10 ms
+SETTLE_INSNS = 16_000_000  # of virtual time in which a page's changes between code and data are counted: some 30 ms
 INPUT_INSNS = 1000  # between two bytes of serial input: about 100,000 baud
 PORT_READ = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 PORT_WRITE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
@@ -108,6 +110,7 @@ class VirtualMachine:
         self._wants_reset = False
         self._is_halted = False  # HLT waits for an interrupt
         self._poll_due = 0  # virtual time of the next look for input
+        self._settle_due = SETTLE_INSNS  # virtual time of the next `code.settle`
         self._look_due = True  # the outside world or the board may want something before the guest goes on
         self._look_at = 0  # virtual time of the next look that no device asks for
         self.no_reboot = False
@@ -374,13 +377,13 @@ class VirtualMachine:
             return
         stop: Stop | None = None
         if reason == reasons.EXIT:
-            code = self._words[cbw.EXIT_CODE]
-            if code == vmcb.EXIT_HLT:
+            number = self._words[cbw.EXIT_CODE]
+            if number == vmcb.EXIT_HLT:
                 self._look_due = True
                 stop = self._halt()
             else:
-                stop = exits.serve(self._context, code)
-                if code in exits.APIC_EXITS:
+                stop = exits.serve(self._context, number)
+                if number in exits.APIC_EXITS:
                     self._follow_apic()
                     self._set_deadline()
         elif reason == reasons.WINDOW:
@@ -436,6 +439,9 @@ class VirtualMachine:
         if now >= self._poll_due:  # at times of the run's own, so that a pause does not move input
             self._poll_due = now + SLICE_INSNS - now % SLICE_INSNS
             self.flush_events()
+            if now >= self._settle_due:
+                self._settle_due = now + SETTLE_INSNS - now % SETTLE_INSNS
+                self._settle_code()
             if not self._input:
                 self._take_input(self.console.poll())
         if self._input and now >= self._input_due and self.board.serial_room():
@@ -449,6 +455,12 @@ class VirtualMachine:
             self._stop = Stop(Outcome.PAUSED)
         planned = self._balloon_plan[0][0] if self._balloon_plan else NEVER
         self._look_at = min(self._poll_due, self._limit + self._idle_insns, self._pause, planned)
+
+    def _settle_code(self) -> None:
+        slot = 0
+        while slot < self.state.slots:
+            slot = code.settle(self.control, slot)
+            self.flush_events()
 
     def _take_input(self, data: bytes) -> None:
         if data:

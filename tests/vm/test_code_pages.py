@@ -7,6 +7,8 @@ import pytest
 
 from emu.config import Mmu
 from emu.events import Outcome
+from emu.vm import pmap
+from emu.vm.vm import SETTLE_INSNS
 from tests.vm.harness import Run, exits_with, run, run_apart, run_both
 
 UD, PF = 6, 14
@@ -47,6 +49,47 @@ def test_code_that_the_guest_rewrites(paging: str, rounds: int) -> None:
     """.replace("call 0x20000 - call_base", "movl $0x20000, %eax; call *%eax")
     )
     assert run.word(0x6000) == rounds * (rounds + 1) // 2
+
+
+CALLS_REWRITTEN = f"""
+        movl $code, %esi
+        movl $0x20000, %edi
+        movl $6, %ecx
+        rep movsb
+        movl $60, %ecx
+        xorl %ebx, %ebx
+    1:  movl %ecx, 0x20001
+        movl $0x20000, %eax
+        call *%eax
+        addl %eax, %ebx
+        loop 1b
+        addl %ebx, 0x6000
+"""
+LATER = f"""
+        movl ${SETTLE_INSNS // 2}, %ecx
+    2:  decl %ecx
+        jnz 2b
+"""
+
+
+@mmus
+@pytest.mark.parametrize("paging", ["", "PAGING"])
+@pytest.mark.parametrize(
+    "then", ["", LATER, LATER + CALLS_REWRITTEN, LATER + "movl $7, 0x20001\n movl $0x20000, %eax\n call *%eax"]
+)
+def test_a_page_is_code_and_data_at_once_only_for_a_while(mmu: Mmu, paging: str, then: str) -> None:
+    """A frame that held one program after another must not be slow for ever."""
+    source = f"test:\n{paging}\n{CALLS_REWRITTEN}\n{then}\nmovl %eax, 0x6004\nEXIT 1\ncode: .byte {RETURNS}"
+    seen = run(source, mmu, limit=2 * SETTLE_INSNS)
+    assert seen.stop == exits_with(1)
+    rounds = then.count(CALLS_REWRITTEN) + 1
+    assert seen.word(0x6000) == rounds * 60 * 61 // 2
+    is_mixed = bool(int(seen.vm.state.pmap[0x20]) & pmap.MIXED)
+    has_settled = then in (LATER, LATER + "movl $7, 0x20001\n movl $0x20000, %eax\n call *%eax")
+    is_plain = mmu is Mmu.NESTED and bool(paging)  # code is found by the block hook there, and no page is guarded
+    assert is_mixed != (has_settled or is_plain)
+    if "$7" in then:
+        assert seen.word(0x6004) == 7
 
 
 @pytest.mark.parametrize("paging", ["", "PAGING"])
