@@ -109,6 +109,9 @@ class VmConfig:
             raise UsageError(f"disk latency of {self.disk_latency_us} us: expected from 0 to an hour")
         if self.disk_bytes_per_second < 1:
             raise UsageError("disk bandwidth of 0 bytes a second: at least 1 is needed")
+        for _, target in self.balloon_plan:
+            if target > self.memory_bytes:
+                raise UsageError(f"balloon target of {target // KIB}K: the guest has {self.memory_bytes // KIB}K of memory")
         for switch in self.shadow_switches:
             if switch not in SHADOW_SWITCHES:
                 raise UsageError(f"unknown shadow switch '{switch}': known are {', '.join(SHADOW_SWITCHES)}")

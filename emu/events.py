@@ -80,9 +80,10 @@ class Kind(IntEnum):
     BALLOON_LOCK = 31  # a page goes into the balloon; ppn; mpn: the frame that it had, if it had one
     BALLOON_UNLOCK = 32  # a page comes back; ppn
     BALLOON_POP = 33  # the guest touched a page in the balloon; ppn
+    BALLOON_TARGET = 34  # the host set the balloon's target; old, new: pages
 
 
-NUMBER_OF_KINDS = 34
+NUMBER_OF_KINDS = 35
 
 
 class Outcome(StrEnum):
@@ -141,6 +142,7 @@ CATALOGUE: dict[Kind, KindInfo] = {
     Kind.BALLOON_LOCK: KindInfo("balloon", "balloon-lock", "balloon_locks"),
     Kind.BALLOON_UNLOCK: KindInfo("balloon", "balloon-unlock", "balloon_unlocks"),
     Kind.BALLOON_POP: KindInfo("balloon", "balloon-pop", "balloon_pops"),
+    Kind.BALLOON_TARGET: KindInfo("balloon", "balloon-target", "balloon_targets"),
 }
 assert set(CATALOGUE) == set(Kind)
 GROUPS = tuple(dict.fromkeys(info.group for info in CATALOGUE.values()))

@@ -10,6 +10,7 @@ vmw_balloon speaks; what happens to the pages is the VM's affair (`PageStore`).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
@@ -24,7 +25,7 @@ CAN_BASIC, CAN_BATCHED = 1 << 1, 1 << 2
 OFFERED = CAN_BASIC | CAN_BATCHED
 START_WITH_CAPABILITIES = 0x0300_0000
 EAX, ECX, EDX, EBX, ESI = 0, 1, 2, 3, 6  # numbers of registers in instructions
-SILENT_SECONDS = 5  # of virtual time without a call: the driver polls each second
+SILENT_SECONDS = 5  # of virtual time in which the driver did not learn its target: it polls each second
 SLOW_SECONDS = 10  # the target not reached for so long: slow if pages still move, stuck if none does
 
 
@@ -81,8 +82,8 @@ class PageStore(Protocol):
     def unlock(self, ppn: int) -> int:
         """Let a page be memory again, zeros at its first touch; a `Status`."""
 
-    def batch(self, table_ppn: int, count: int, target: int, *, locking: bool) -> int:
-        """The same for each entry of a page, with the entries' statuses put there; the `Status` of the call."""
+    def batch(self, table_ppn: int, count: int, target: int, *, locking: bool) -> tuple[int, Sequence[int]]:
+        """The same for each entry of a page, with the entries' statuses put there; the `Status` of the call, and those of the pages."""
 
     def take_pop(self) -> bool:
         """Whether the guest touched a locked page since the last `forget`."""
@@ -100,8 +101,9 @@ class BalloonCounts:
     locks: int = 0  # pages
     unlocks: int = 0  # pages
     pops: int = 0  # locked pages that the guest touched, as calls learned of it
-    refused: Counter[str] = field(default_factory=Counter)  # calls by name of their status
+    refused: Counter[str] = field(default_factory=Counter)  # calls, and pages of batches, by name of their status
     last_call: int = -1  # virtual time in instructions, -1 never
+    last_told: int = -1  # of an answer with the target
     last_move: int = -1  # of a page
 
 
@@ -115,6 +117,7 @@ class Balloon:
         self.target_since = 0  # virtual time
         self.counts = BalloonCounts()
         self._is_started = False
+        self._started_at = 0  # virtual time
         self._granted = 0  # capabilities since START
 
     def reset(self) -> None:
@@ -137,8 +140,8 @@ class Balloon:
         now = self._clock.now()
         if not self._is_started:
             return "reset" if self.counts.starts else "absent"
-        if now - self.counts.last_call > SILENT_SECONDS * self._rate:
-            return "silent"
+        if now - max(self.counts.last_told, self._started_at) > SILENT_SECONDS * self._rate:
+            return "silent"  # it may call, but does not ask what it shall do
         if self.size == self.target:
             return "at target"
         if now - max(self.counts.last_move, self.target_since) > SLOW_SECONDS * self._rate:
@@ -154,9 +157,12 @@ class Balloon:
         self.counts.calls += 1
         self.counts.last_call = self._clock.now()
         status = self._call(self._registers.general(ECX), self._registers.general(EBX), self._registers.general(ESI))
-        if status not in (Status.SUCCESS, START_WITH_CAPABILITIES):
-            self.counts.refused[Status(status).name.lower()] += 1
+        if status != START_WITH_CAPABILITIES:
+            self._count_refused((status,))
         return status
+
+    def _count_refused(self, statuses: Iterable[int]) -> None:
+        self.counts.refused.update(Status(status).name.lower() for status in statuses if status != Status.SUCCESS)
 
     def write(self, _port: int, _size: int, _value: int) -> None:
         """OUT: nobody listens."""
@@ -184,6 +190,7 @@ class Balloon:
         self._pages.forget()
         self.counts.starts += 1
         self._is_started = True
+        self._started_at = self._clock.now()
         self._granted = capabilities & OFFERED
         if not self._granted & CAN_BATCHED:
             return Status.SUCCESS
@@ -191,6 +198,7 @@ class Balloon:
         return START_WITH_CAPABILITIES
 
     def _tell_target(self) -> None:
+        self.counts.last_told = self._clock.now()
         self._registers.set_general(EBX, self.target)
 
     def _moved(self, before: int) -> None:
@@ -212,8 +220,9 @@ class Balloon:
         if not self._granted & CAN_BATCHED or not 0 < count <= MAX_BATCH:
             return Status.INVALID_COMMAND
         before = self.size
-        status = self._pages.batch(table, count, self.target, locking=locking)
+        status, of_pages = self._pages.batch(table, count, self.target, locking=locking)
         self._moved(before)
+        self._count_refused(of_pages)
         if status == Status.SUCCESS:
             self._tell_target()
         return status

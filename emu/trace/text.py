@@ -133,6 +133,7 @@ DETAILS: dict[Kind, Callable[[np.void], str]] = {
     Kind.BALLOON_LOCK: lambda r: f"PPN {r['ppn']:05x}" + ("" if r["mpn"] == NO_PAGE else f", MPN {r['mpn']:05x} to the machine"),
     Kind.BALLOON_UNLOCK: lambda r: f"PPN {r['ppn']:05x}",
     Kind.BALLOON_POP: lambda r: f"PPN {r['ppn']:05x}",
+    Kind.BALLOON_TARGET: lambda r: f"{r['old']} -> {r['new']} pages",
     Kind.STOP: _stop,
 }
 assert set(DETAILS) == set(Kind)

@@ -202,7 +202,7 @@ def page_pointer(cb: object, va: int) -> int:
     at = code_page_entry(cb, page)
     if load64(at) == page and load64(at + 8) == code.tag(cb):
         return load64(at + 16) + (va & 0xFFF)
-    fault, ppn, _access, _size = walk.walk(cb, page, walk.PEEK, False)
+    fault, ppn = walk.peek(cb, page)
     if fault != walk.NO_FAULT:
         return 0
     word = pmap.entry(cb, pmap.slot_of(cb, ppn))

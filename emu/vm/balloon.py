@@ -19,9 +19,10 @@ from emu.vm.record import emit
 ENTRY_STATUS = 0x1F  # bits of a batch's entry that the host writes
 ENTRY_RESERVED = 0xFE0
 PPN_SHIFT = 12
+NO_PPN = -1
 _LOCK, _UNLOCK = int(Kind.BALLOON_LOCK), int(Kind.BALLOON_UNLOCK)
 # Statuses of `emu.devices.balloon`, which native code does not import.
-_SUCCESS, _INVALID, _LOCKED, _NOT_LOCKED, _NOT_NEEDED, _BUSY = STATUSES = (0, 2, 3, 4, 6, 8)
+_SUCCESS, _INVALID, _LOCKED, _NOT_LOCKED, _PINNED, _NOT_NEEDED, _BUSY = STATUSES = (0, 2, 3, 4, 5, 6, 8)
 
 
 @compiled
@@ -85,11 +86,13 @@ def unlock(cb: object, ppn: int) -> int:
 
 
 @compiled
-def answer_entry(cb: object, entry: int, target: int, locking: bool) -> int:
-    """An entry of a batch, carried out: the entry with its status."""
+def answer_entry(cb: object, entry: int, target: int, pinned: int, locking: bool) -> int:
+    """An entry of a batch, carried out: the entry with its status. `pinned` is the PPN that answers are written to."""
     ppn = entry >> PPN_SHIFT & (1 << 64 - PPN_SHIFT) - 1
     if entry & ENTRY_RESERVED:
         status = _INVALID
+    elif ppn == pinned:
+        status = _PINNED
     elif locking:
         status = lock(cb, ppn, target)
     else:
@@ -98,11 +101,11 @@ def answer_entry(cb: object, entry: int, target: int, locking: bool) -> int:
 
 
 @compiled
-def batch(cb: object, entries: int, count: int, target: int, locking: bool) -> None:
+def batch(cb: object, entries: int, count: int, target: int, pinned: int, locking: bool) -> None:
     """A batch in a copy of the guest's page at a host address."""
     for number in range(count):
         at = entries + 8 * number
-        store64(at, answer_entry(cb, load64(at), target, locking))
+        store64(at, answer_entry(cb, load64(at), target, pinned, locking))
 
 
 @compiled

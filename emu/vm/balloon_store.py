@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -17,6 +17,7 @@ assert balloon.STATUSES == (
     Status.INVALID_PAGE,
     Status.LOCKED_ALREADY,
     Status.NOT_LOCKED,
+    Status.PINNED,
     Status.NOT_NEEDED,
     Status.BUSY,
 )
@@ -59,18 +60,18 @@ class BalloonPages:
         """UNLOCK of one page; a `Status`."""
         return int(balloon.unlock(self._control, ppn))
 
-    def batch(self, table_ppn: int, count: int, target: int, *, locking: bool) -> int:
-        """LOCK or UNLOCK of each entry in the page `table_ppn`, which must be memory when the call begins."""
+    def batch(self, table_ppn: int, count: int, target: int, *, locking: bool) -> tuple[int, Sequence[int]]:
+        """LOCK or UNLOCK of each entry in the page `table_ppn`, which must be memory when the call begins, and stays so."""
         if not balloon.is_ram(self._control, table_ppn):
-            return Status.INVALID_PAGE
+            return Status.INVALID_PAGE, ()
         address = table_ppn << PPN_SHIFT
         self._entries[:count] = np.frombuffer(self._read(address, 8 * count), np.int64)
         if self._control[cbw.BALLOON_POPPED]:  # the table itself was in the balloon
-            return Status.RESET
-        balloon.batch(self._control, self._entries.ctypes.data, count, target, locking)
+            return Status.RESET, ()
+        balloon.batch(self._control, self._entries.ctypes.data, count, target, table_ppn if locking else balloon.NO_PPN, locking)
         self._give_back()
         self._write(address, self._entries[:count].tobytes())
-        return Status.SUCCESS
+        return Status.SUCCESS, (self._entries[:count] & balloon.ENTRY_STATUS).tolist()
 
     def take_pop(self) -> bool:
         """Whether a locked page was touched."""

@@ -63,14 +63,14 @@ def may_change_unseen(cb: object, pc: int) -> bool:
     """Whether code at a linear address lies on a MIXED page."""
     if access.is_known_code(cb, pc):
         return False
-    _fault, ppn, _access, _size = walk.walk(cb, pc, walk.PEEK, False)
+    _fault, ppn = walk.peek(cb, pc)
     return pmap.entry(cb, pmap.slot_of(cb, ppn)) & pmap.MIXED != 0
 
 
 @compiled
 def mark_code(cb: object, pc: int) -> None:
     """Note that the page at a linear address is run from, where no fault tells."""
-    fault, ppn, _access, _size = walk.walk(cb, pc, walk.PEEK, False)
+    fault, ppn = walk.peek(cb, pc)
     slot = pmap.slot_of(cb, ppn)
     if fault == walk.NO_FAULT and pmap.state(pmap.entry(cb, slot)) == pmap.PRESENT_PAGE:
         pmap.set_entry(cb, slot, pmap.entry(cb, slot) | pmap.EXECUTED)

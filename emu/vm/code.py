@@ -115,7 +115,7 @@ def settle(cb: object, first: int) -> int:
 
     It stops where the next record might have no room. To be called between two runs of the engine, until it returns SLOTS.
     """
-    cb[cbw.EVENT_RIP] = load64(cb[cbw.ENV] + env.EIP)
+    cb[cbw.EVENT_RIP], cb[cbw.INSN_BYTES] = load64(cb[cbw.ENV] + env.EIP), 0  # where the guest is; no deed of an instruction
     for slot in range(first, cb[cbw.SLOTS]):
         word = pmap.entry(cb, slot)
         if word & pmap.MIXED:

@@ -26,7 +26,7 @@ _HIDDEN = int(Kind.HIDDEN_FAULT)
 @compiled
 def runs_from(cb: object, slot: int) -> bool:
     """Whether the instruction at RIP lies in the page, by its first byte."""
-    fault, ppn, _access, _size = walk.walk(cb, env.linear_ip(cb[cbw.ENV]), walk.PEEK, False)
+    fault, ppn = walk.peek(cb, env.linear_ip(cb[cbw.ENV]))
     return fault == walk.NO_FAULT and pmap.slot_of(cb, ppn) == slot
 
 

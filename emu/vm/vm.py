@@ -296,6 +296,13 @@ class VirtualMachine:
         if self._stop is not None and self._stop.outcome is Outcome.PAUSED:
             self._stop = None
 
+    def set_balloon_target(self, pages: int) -> None:
+        """What the guest's balloon driver shall give, from its next poll on. Between two slices only."""
+        before = self.balloon.target
+        self.balloon.set_target(pages)
+        self._words[cbw.EVENT_RIP], self._words[cbw.INSN_BYTES] = self.registers.rip, 0  # where the guest is; no deed of an instruction
+        self._context.emit(Kind.BALLOON_TARGET, old=before, new=self.balloon.target)
+
     def interrupt(self) -> None:
         """Stop the guest soon; safe to call from a signal handler."""
         self._request_stop(Stop(Outcome.INTERRUPTED))
@@ -448,7 +455,7 @@ class VirtualMachine:
             self.board.receive(bytes([self._input.pop(0)]))
             self._input_due = now + INPUT_INSNS
         while self._balloon_plan and now >= self._balloon_plan[0][0]:
-            self.balloon.set_target(self._balloon_plan.pop(0)[1] // PAGE_BYTES)
+            self.set_balloon_target(self._balloon_plan.pop(0)[1] // PAGE_BYTES)
         if self._stop is None and now - self._idle_insns >= self._limit:
             self._stop = Stop(Outcome.LIMIT)
         if self._stop is None and now >= self._pause:

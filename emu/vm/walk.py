@@ -308,3 +308,13 @@ def mark_path(cb: object, va: int, due: int) -> None:
                 return
         table = entry & pg.FRAME_MASK
         level -= 1
+
+
+@compiled
+def peek(cb: object, va: int) -> tuple[int, int]:
+    """(fault, PPN) of a linear address by the guest's tables, for the VMM's own eyes: nothing is set, nothing is popped."""
+    before = cb[cbw.IS_LOOKING]
+    cb[cbw.IS_LOOKING] = 1
+    fault, ppn, _access, _size = walk(cb, va, PEEK, False)
+    cb[cbw.IS_LOOKING] = before
+    return fault, ppn

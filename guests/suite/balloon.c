@@ -274,10 +274,10 @@ static void check_table_in_batch(word unused)
     entries[1] = (word)entries;
     entries[2] = page;
     expect("BATCHED_LOCK", SUCCESS, batch(BATCHED_LOCK, (word)entries, 3));
-    expect("statuses popped it", RESET, call(GET_TARGET, 0));
-    expect("and are there", (word)page | SUCCESS, entries[0]);
-    expect("the last too", (word)page | LOCKED, entries[2]);
-    start();
+    expect("nothing was popped", SUCCESS, call(GET_TARGET, 0));
+    expect("the page before", (word)page | SUCCESS, entries[0]);
+    expect("the table itself", (word)entries | PINNED, entries[1]);
+    expect("the page again", (word)page | LOCKED, entries[2]);
     expect("LOCK of a table", SUCCESS, call(LOCK, page_of((word)entries)));
     expect("that is then used", RESET, batch(BATCHED_LOCK, (word)entries, 1));
     call(START, 0);

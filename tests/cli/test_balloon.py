@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,8 +39,32 @@ def test_two_runs_are_the_same() -> None:
     assert first == second
 
 
+@pytest.mark.parametrize("mmu", ["shadow", "nested"])
+def test_two_traces_are_the_same(tmp_path: Path, mmu: str) -> None:
+    """Every line of a run whose balloon goes up and down, and what the lines must have."""
+    traces = []
+    for number in range(2):
+        path = tmp_path / f"{number}.txt"
+        boot(
+            OS,
+            "--append",
+            IDLE,
+            "--mmu",
+            mmu,
+            "--balloon",
+            "256K@1s,64K@3s",
+            f"--trace={path}",
+            "--events",
+            "balloon,stop,memory",
+        )
+        traces.append(path.read_text())
+    assert traces[0] == traces[1]
+    labels = Counter(line.split()[2] for line in traces[0].splitlines() if "balloon-" in line)
+    assert labels == {"balloon-target": 2, "balloon-lock": 64, "balloon-unlock": 48}
+
+
 def test_more_than_the_guest_can_give_leaves_it_alive() -> None:
-    summary, _ = boot(OS, "--append", 'run="idle seconds=20"', "--balloon", "1G@1s")
+    summary, _ = boot(OS, "--append", 'run="idle seconds=20"', "--balloon", "16M@1s")
     balloon = summary["balloon"]
     assert balloon["target"] == 4096
     assert 2000 < balloon["size"] < 4096
@@ -89,3 +115,8 @@ def test_a_wrong_target_is_a_line(wrong: str) -> None:
     done = emu("boot", "hello", "--balloon", wrong)
     assert done.returncode == 2
     assert "balloon target" in one_complaint(done.stderr)
+
+
+def test_a_target_beyond_memory_is_refused() -> None:
+    done = emu("boot", OS, "--memory", "16M", "--balloon", "8M@1s,17M@2s")
+    assert (done.returncode, one_complaint(done.stderr)) == (2, "emu: balloon target of 17408K: the guest has 16384K of memory")

@@ -51,7 +51,7 @@ def test_code_that_the_guest_rewrites(paging: str, rounds: int) -> None:
     assert run.word(0x6000) == rounds * (rounds + 1) // 2
 
 
-CALLS_REWRITTEN = f"""
+CALLS_REWRITTEN = """
         movl $code, %esi
         movl $0x20000, %edi
         movl $6, %ecx
