@@ -300,7 +300,8 @@ class VirtualMachine:
         """What the guest's balloon driver shall give, from its next poll on. Between two slices only."""
         before = self.balloon.target
         self.balloon.set_target(pages)
-        self._words[cbw.EVENT_RIP], self._words[cbw.INSN_BYTES] = self.registers.rip, 0  # where the guest is; no deed of an instruction
+        where = ctypes.c_int64(self.registers.rip).value
+        self._words[cbw.EVENT_RIP], self._words[cbw.INSN_BYTES] = where, 0  # where the guest is; no deed of an instruction
         self._context.emit(Kind.BALLOON_TARGET, old=before, new=self.balloon.target)
 
     def interrupt(self) -> None:

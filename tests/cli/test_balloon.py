@@ -34,6 +34,13 @@ def test_the_driver_follows_its_target() -> None:
     assert "emu: balloon: at target, 128 of 128 pages" in errors
 
 
+@pytest.mark.parametrize("guest", ["os-pae", "os-x86_64"])
+def test_targets_reach_the_other_builds(guest: str) -> None:
+    """Set while the kernel waits, which in long mode is in the upper half of addresses."""
+    summary, _ = boot(guest, "--append", IDLE, "--balloon", "2M@1s")
+    assert (summary["balloon"]["state"], summary["balloon"]["size"]) == ("at target", 512)
+
+
 def test_two_runs_are_the_same() -> None:
     first, second = (boot(OS, "--append", IDLE, "--balloon", "3M@2s")[0] for _ in range(2))
     assert first == second
