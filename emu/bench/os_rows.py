@@ -90,7 +90,7 @@ def _workload(name: str, program: str, few: int, many: int, *, as_real: bool = T
 
 def os_filebench() -> Row:
     """A file read, written, made or deleted."""
-    return _workload("os-filebench", FILEBENCH, 200, 3200)
+    return _workload("os-filebench", FILEBENCH, 200, 12200)
 
 
 def os_compile() -> Row:
@@ -100,7 +100,7 @@ def os_compile() -> Row:
 
 def os_filebench_short_seconds() -> Row:
     """The same with the default virtual second, 10 million instructions."""
-    return _workload("os-filebench-10m", FILEBENCH, 200, 3200, as_real=False)
+    return _workload("os-filebench-10m", FILEBENCH, 200, 12200, as_real=False)
 
 
 def os_compile_short_seconds() -> Row:
