@@ -30,6 +30,7 @@ __all__ = [
     "as_words",
     "cache_is_warm",
     "call2",
+    "call2_wide",
     "call3",
     "call4",
     "carray",
@@ -199,6 +200,19 @@ def _intrinsic_call(count: int) -> Any:
 
 
 call2, call3, call4 = (_intrinsic_call(count) for count in (2, 3, 4))
+
+
+@extending.intrinsic
+def call2_wide(_: Any, function: Any, a: Any, b: Any) -> Any:
+    """A call of the C function at an address with two pointer-sized arguments, returning a 64-bit integer."""
+    from llvmlite import ir
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        kind = ir.FunctionType(word, [word] * 2)
+        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+
+    return types.int64(types.int64, types.int64, types.int64), codegen
 
 
 @extending.intrinsic

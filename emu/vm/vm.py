@@ -338,6 +338,11 @@ class VirtualMachine:
         self._request_stop(Stop(Outcome.INTERRUPTED))
 
     @property
+    def last_stop(self) -> Stop | None:
+        """How the guest ended; None while it can go on."""
+        return self._stop
+
+    @property
     def virtual_time(self) -> int:
         """Virtual time: retired instructions, and what HLT skipped."""
         return self._words[cbw.INSNS]
