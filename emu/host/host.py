@@ -260,8 +260,14 @@ class Host:
             shares=vm.shares,
             used=vm.count(pmap.PRESENT_PAGE),
             ballooned=vm.vm.balloon.size,
-            balloon_most=int(BALLOON_MOST * pages) if self.scenario.services.balloon else 0,
+            balloon_most=self.balloon_most(vm),
         )
+
+    def balloon_most(self, vm: HostedVm) -> int:
+        """Pages that a VM's driver is asked for at the most: none if it has no driver that answers."""
+        if not self.scenario.services.balloon or vm.vm.balloon.state() in ("absent", "silent"):
+            return 0
+        return int(BALLOON_MOST * vm.vm.state.ram_pages)
 
     def _rebalance(self) -> None:
         """Targets of all, and what follows from them in the machine's state."""

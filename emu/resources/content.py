@@ -172,9 +172,20 @@ class ContentTable:
         """Use only some bits of the hash, so that different contents collide: for tests. The table must be empty."""
         self.control[HASH_MASK] = mask
 
-    def is_listed(self, mpn: int) -> bool:
-        """Whether a frame is in the table."""
-        return bool(self._next[mpn] != NOT_LISTED)
+    @property
+    def listed(self) -> np.ndarray:
+        """Of each frame, whether it is in the table."""
+        return self._next != NOT_LISTED
+
+    def find_hash(self, code: int) -> list[int]:
+        """MPNs that are listed under a hash."""
+        entry = int(self._heads[(code >> 1 & (1 << 62) - 1) % len(self._heads)]) - 1
+        found = []
+        while entry >= 0:
+            if int(self._hashes[entry]) == code:
+                found.append(entry)
+            entry = int(self._next[entry]) - 1
+        return found
 
     def counts(self) -> dict[str, int]:
         """What the table did since it was made."""
@@ -196,6 +207,6 @@ class ContentTable:
             raise BrokenInvariantError("content table invariant 1: a frame is listed twice, or its link without it")
         records = self._memory.frames.records
         for mpn in map(int, np.flatnonzero(records["use"] == FrameUse.SHARED)):
-            is_right = self.is_listed(mpn) and int(self._hashes[mpn]) == int(hash_of(self.control, mpn))
+            is_right = self._next[mpn] != NOT_LISTED and int(self._hashes[mpn]) == int(hash_of(self.control, mpn))
             if not is_right or not records["references"][mpn]:
                 raise BrokenInvariantError(f"content table invariant 2: shared frame {mpn} is not listed as what it holds")

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from emu.errors import BrokenInvariantError
 from emu.machine import control as cbw
 from emu.machine.memory import FRAME, SHARED_OWNER, FrameUse, MachineMemory
 from emu.machine.native import as_words, compiled, load16, load32, store8, store16, store32
 from emu.resources import content
 from emu.resources.content import ContentTable
-from emu.units import PAGE_BYTES
+from emu.units import MPN
 from emu.vm import cow, pmap
 from emu.vm.state import VmState
 
@@ -174,20 +175,17 @@ class Sharing:
         """MPNs of the machine's shared frames."""
         return np.flatnonzero(self._memory.frames.records["use"] == FrameUse.SHARED)
 
+    @property
     def zero_frame(self) -> int:
         """The MPN of the shared frame of zeros, -1 if there is none."""
-        for mpn in map(int, self.shared_frames()):
-            if (
-                int(content.hash_of(self.table.control, mpn)) == self._zero_hash
-                and not self._memory.bytes[mpn * PAGE_BYTES : (mpn + 1) * PAGE_BYTES].any()
-            ):
+        uses = self._memory.frames.records["use"]
+        for mpn in self.table.find_hash(self._zero_hash):
+            if uses[mpn] == FrameUse.SHARED and not self._memory.frame(MPN(mpn)).any():
                 return mpn
         return -1
 
     def check(self) -> None:
         """Assert that references add up, and the table's own invariants; raises BrokenInvariantError."""
-        from emu.errors import BrokenInvariantError
-
         self.table.check()
         counted = np.zeros(len(self._memory.frames), np.int64)
         for state in self._states.values():
