@@ -51,8 +51,8 @@ __all__ = [
 PACKAGE = Path(__file__).resolve().parent.parent
 # Modules that no native code is built from, so that a change of theirs costs no compilation (a test checks the list).
 PYTHON_ONLY = frozenset(
-    "__init__.py balloon_store.py block_hook.py calibration.py check.py config.py cpu.py cpuid.py crash.py dma.py engine.py errors.py exit_checks.py exits.py images.py launch.py loader.py msr.py "
-    "reclaim.py regfile.py state.py tables.py vm.py".split()
+    "__init__.py balloon_store.py block_hook.py calibration.py check.py config.py cpu.py cpuid.py crash.py dma.py engine.py errors.py exit_checks.py exits.py hashing.py images.py launch.py loader.py msr.py "
+    "reclaim.py regfile.py state.py states.py swap_area.py tables.py targets.py vm.py".split()
 )
 KEPT_CACHES = 3  # the newest few: enough to go back and forth between two checkouts without compiling again
 
@@ -61,7 +61,7 @@ def _sources_digest() -> str:
     """A digest of every file that native code may be built from, and of the compiler's version."""
     digest = hashlib.blake2b(digest_size=10)
     digest.update(f"{numba.__version__} {sys.version_info[:2]}".encode())
-    sources = [*PACKAGE.glob("*.py"), *PACKAGE.glob("machine/*.py"), *PACKAGE.glob("vm/*.py")]
+    sources = [path for folder in ("", "machine/", "vm/", "resources/") for path in PACKAGE.glob(f"{folder}*.py")]
     for source in sorted(sources):
         if source.name not in PYTHON_ONLY:
             digest.update(source.name.encode())
