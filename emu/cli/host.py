@@ -21,7 +21,7 @@ from emu.host.host import Host
 from emu.host.hosted import HostedVm, Phase
 from emu.host.log import HostLog
 from emu.host.report import sharing_report
-from emu.host.screen import Top
+from emu.host.screen import WIDE, Top
 from emu.host.statistics import machine_row, state_line, vm_rows
 
 STATUS_INTERRUPTED = 130
@@ -51,7 +51,11 @@ class _Watcher:
     log: HostLog | None
     live: Live | None
     parts: dict[str, bytes] = field(default_factory=dict)  # of a line that a VM has not ended yet
-    top: Top = field(default_factory=Top)
+    top: Top = field(init=False)
+
+    def __post_init__(self) -> None:
+        """The table is as wide as the screen."""
+        self.top = Top(self.live.console.width if self.live is not None else 0)
 
     def second(self, host: Host) -> None:
         """A virtual second has ended."""
@@ -78,13 +82,18 @@ def run(options: HostOptions) -> int:
     with _on_interrupt(host, interrupted), contextlib.ExitStack() as stack:
         stack.callback(host.close)
         log = stack.enter_context(HostLog(options.log)) if options.log is not None else None
-        live = stack.enter_context(Live(console=Console(), auto_refresh=False)) if options.top else None
+        live = stack.enter_context(Live(console=_screen(), auto_refresh=False)) if options.top else None
         host.run(_Watcher(options, log, live), stop=lambda: bool(interrupted))
         if live is not None:
             live.stop()
         _close(host, options)
         failed = [vm for vm in host.vms if _has_failed(vm)]
     return STATUS_INTERRUPTED if interrupted else STATUS_VM_FAILED if failed else 0
+
+
+def _screen() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDE)
 
 
 @contextlib.contextmanager

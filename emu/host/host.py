@@ -208,6 +208,7 @@ class Host:
             vm.end("stopped by the scenario")
         elif vm.phase in (Phase.RUNNING, Phase.BLOCKED):
             vm.vm.set_balloon_target(event.value // PAGE_BYTES)
+            vm.balloon_is_set = True
 
     def _run_slice(self, until: int) -> None:
         pending = [vm for vm in self.vms if vm.phase is Phase.RUNNING]
@@ -297,14 +298,14 @@ class Host:
 
     def _inflate(self, vm: HostedVm, of: VmNumbers, pages: int) -> None:
         target = min(of.ballooned + pages, of.balloon_most)
-        if target > vm.vm.balloon.target:
+        if target > vm.vm.balloon.target and not vm.balloon_is_set:
             vm.vm.set_balloon_target(target)
 
     def _deflate(self, vms: list[HostedVm], numbers: list[VmNumbers], pages: int) -> None:
         back = divide(pages, [vm.vm.balloon.target for vm in vms])
         for vm, of, part in zip(vms, numbers, back, strict=True):
             target = min(max(0, vm.vm.balloon.target - part), of.ballooned)
-            if target < vm.vm.balloon.target and not self._events[vm.number]:
+            if target < vm.vm.balloon.target and not vm.balloon_is_set:
                 vm.vm.set_balloon_target(target)
 
     def _page_out(self, vm: HostedVm, pages: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,14 +24,21 @@ class HostLog:
         self._path = path
         self._schema: pa.Schema | None = None
         self._writer: pq.ParquetWriter | None = None
+        self._file: BinaryIO | None = None
 
     def __enter__(self) -> Self:
+        try:
+            self._file = self._path.open("wb")
+        except OSError as error:
+            raise self._failure(error) from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         try:
             if self._writer is not None:
                 self._writer.close()
+            if self._file is not None:
+                self._file.close()
         except OSError as error:
             if kind is None:
                 raise self._failure(error) from error
@@ -50,7 +57,7 @@ class HostLog:
                     (name, pa.string() if name in _TEXTS else pa.float64() if name in _REALS else pa.int64()) for name in rows[0]
                 ]
                 self._schema = pa.schema(fields)
-                self._writer = pq.ParquetWriter(self._path, self._schema)
+                self._writer = pq.ParquetWriter(self._file, self._schema)
             self._writer.write_table(pa.Table.from_pylist(rows, self._schema))
         except OSError as error:
             raise self._failure(error) from error
