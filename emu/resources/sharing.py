@@ -145,8 +145,14 @@ class Sharing:
                     break
             part, self._order = self._order[:, :pages], self._order[:, pages:]
             pages -= part.shape[1]
-            freed += self._share(part[0], part[1])
+            freed += self._share(*self._by_frame(part))
         return freed
+
+    def _by_frame(self, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pages that were drawn at random, in the order of their frames: memory is read several times as fast that way."""
+        frames = [int(self._states[vm].pmap[slot]) & pmap.MPN_MASK if vm in self._states else 0 for vm, slot in part.T.tolist()]
+        part = part[:, np.argsort(frames, kind="stable")]
+        return part[0], part[1]
 
     def try_page(self, state: VmState, slots: np.ndarray) -> int:
         """Scan these pages now, as before they are paged out; how many frames that freed."""
