@@ -16,7 +16,7 @@ from emu.host.host import Host
 from emu.host.hosted import HostedVm, Phase
 from emu.machine.memory import FrameUse, MachineMemory
 from emu.resources import content
-from emu.resources.content import ContentTable
+from emu.resources.content_table import ContentTable
 from emu.resources.sharing import Sharing
 from emu.resources.swap_area import SwapArea
 from emu.units import MIB, PAGE_BYTES

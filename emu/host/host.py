@@ -163,13 +163,15 @@ class Host:
                 vm.vm.is_alone = False
 
     def _new_vm(self, vm: HostedVm, spec: VmSpec) -> VirtualMachine:
-        config = VmConfig(
-            memory_bytes=spec.memory,
-            mmu=spec.mmu,
-            insns_per_second=self.scenario.insns_per_second,
-            shadow_pages=SHADOW_PAGES,
-            nested_tables=NESTED_PAGES,
-            reserve_frames=RESERVE_FRAMES,
+        config = VmConfig.from_mapping(
+            {
+                "memory_bytes": spec.memory,
+                "mmu": spec.mmu,
+                "insns_per_second": self.scenario.insns_per_second,
+                "shadow_pages": SHADOW_PAGES,
+                "nested_tables": NESTED_PAGES,
+                "reserve_frames": RESERVE_FRAMES,
+            }
         )
         files = launch.boot_files(launch.Boot(launch.find_image(spec.guest), spec.append), spec.memory)
         return VirtualMachine(
@@ -278,9 +280,8 @@ class Host:
         vms = self._living()
         numbers = [self._numbers(vm) for vm in vms]
         total = len(self.memory.frames)
-        overhead = sum(vm.overhead_pages() for vm in vms)
-        shared = 0 if self.sharing is None else len(self.sharing.shared_frames())
-        usable = total - overhead - shared - int(self.marks.high * total)
+        private = sum(vm.used for vm in numbers)
+        usable = private + self.memory.frames.free_count - int(self.marks.high * total)  # what is neither shared nor overhead
         given = self.policy.allocations(max(usable, 0), numbers)
         self.allocations = {vm.number: pages for vm, pages in zip(vms, given, strict=True)}
         excess = [max(0, vm.used - pages) for vm, pages in zip(numbers, given, strict=True)]

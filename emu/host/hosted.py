@@ -139,6 +139,8 @@ class HostedVm:
 
     def keep_swap_slots(self) -> None:
         """Free the slots of pages that are neither on the area nor came from it unchanged: those in the balloon, or never touched since a reset."""
+        if self.swap.free_slots == self.swap.slots:
+            return
         ram = self.vm.state.pmap[: self.vm.state.ram_pages] >> pmap.STATE_SHIFT & pmap.STATE_MASK
         gone = (ram == pmap.UNALLOCATED) | (ram == pmap.BALLOONED) | (ram == pmap.SHARED)
         pages = np.flatnonzero(gone & (self.swap.slot_of >= 0))

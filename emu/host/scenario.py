@@ -56,7 +56,7 @@ class VmSpec:
 class Services:
     """What the host does between slices."""
 
-    scan_rate: int = 5000  # pages a virtual second, over all VMs; 0: no page sharing
+    scan_rate: int = 200  # pages a virtual second, over all VMs (ESX: Mem.ShareScanTotal); 0: no page sharing
     balloon: bool = True
     swap: bool = True
     rebalance_us: int = 1_000_000  # between two computations of targets

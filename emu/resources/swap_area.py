@@ -54,6 +54,11 @@ class SwapArea:
             raise UsageError(f"{path}: cannot make the swap area ({_reason(error)})") from error
 
     @property
+    def slots(self) -> int:
+        """All slots."""
+        return len(self._sums)
+
+    @property
     def free_slots(self) -> int:
         """Slots that no page has."""
         return self._free_count
