@@ -82,8 +82,13 @@ class Kind(IntEnum):
     BALLOON_POP = 33  # the guest touched a page in the balloon; ppn
     BALLOON_TARGET = 34  # the host set the balloon's target; old, new: pages
 
+    PAGE_SHARED = 35  # a page got a shared frame; ppn; mpn; old: the frame that it had
+    COW_BREAK = 36  # a store to a shared page; ppn; mpn: its frame from now on; old: the shared frame
+    SWAP_OUT = 37  # a page went to the swap area; ppn; mpn: the frame that it had
+    SWAP_IN = 38  # it came back; ppn; mpn
 
-NUMBER_OF_KINDS = 35
+
+NUMBER_OF_KINDS = 39
 
 
 class Outcome(StrEnum):
@@ -143,6 +148,10 @@ CATALOGUE: dict[Kind, KindInfo] = {
     Kind.BALLOON_UNLOCK: KindInfo("balloon", "balloon-unlock", "balloon_unlocks"),
     Kind.BALLOON_POP: KindInfo("balloon", "balloon-pop", "balloon_pops"),
     Kind.BALLOON_TARGET: KindInfo("balloon", "balloon-target", "balloon_targets"),
+    Kind.PAGE_SHARED: KindInfo("sharing", "page-shared", "pages_shared"),
+    Kind.COW_BREAK: KindInfo("sharing", "cow-break", "cow_breaks"),
+    Kind.SWAP_OUT: KindInfo("swap", "swap-out", "swap_outs"),
+    Kind.SWAP_IN: KindInfo("swap", "swap-in", "swap_ins"),
 }
 assert set(CATALOGUE) == set(Kind)
 GROUPS = tuple(dict.fromkeys(info.group for info in CATALOGUE.values()))

@@ -16,8 +16,19 @@ from emu.vm import loader
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "emu"
-LAYERS = ("words", "machine", "devices", "vm", "trace", "suite", "command")  # each may import itself and what stands before it
+LAYERS = (
+    "words",
+    "machine",
+    "devices",
+    "vm",
+    "resources",
+    "trace",
+    "suite",
+    "host",
+    "command",
+)  # each may import itself and what stands before it
 COMMAND = ("cli", "bench")
+NATIVE_FOLDERS = ("machine", "vm", "resources")  # whose sources the compile cache is named after
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in PACKAGE.rglob("*.py")
 }
@@ -137,7 +148,7 @@ def is_python_only(module: str) -> bool:
 
 def _digested(module: str) -> bool:
     """Whether the digest that names the compile cache takes the module in."""
-    return MODULES[module].parent in (PACKAGE, PACKAGE / "machine", PACKAGE / "vm") and not is_python_only(module)
+    return MODULES[module].parent in (PACKAGE, *(PACKAGE / name for name in NATIVE_FOLDERS)) and not is_python_only(module)
 
 
 def test_native_modules_are_found() -> None:
@@ -158,7 +169,7 @@ def test_native_code_is_digested_with_all_that_it_imports(module: str) -> None:
 
 
 def test_every_module_without_native_code_that_is_named_exists() -> None:
-    names = {path.name for path in (*PACKAGE.glob("*.py"), *PACKAGE.glob("machine/*.py"), *PACKAGE.glob("vm/*.py"))}
+    names = {path.name for folder in (PACKAGE, *(PACKAGE / name for name in NATIVE_FOLDERS)) for path in folder.glob("*.py")}
     assert names >= native.PYTHON_ONLY
 
 

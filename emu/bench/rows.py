@@ -25,6 +25,7 @@ from emu.bench.harness import (
     run_qemu,
     seconds_each,
 )
+from emu.bench.host_rows import HOST_BENCHMARKS
 from emu.bench.os_rows import OS_BENCHMARKS
 from emu.bench.plain import PEER, run_plain
 from emu.bench.suite_rows import matrix, suite
@@ -212,6 +213,7 @@ BENCHMARKS: dict[str, Callable[[], Row]] = {
     "suite": suite,
     **DISK_BENCHMARKS,
     **OS_BENCHMARKS,
+    **HOST_BENCHMARKS,
     **SWITCH_BENCHMARKS,
 }
 

@@ -183,6 +183,43 @@ def disk_copy(
 
 
 @app.command()
+def host(
+    scenario: Annotated[str | None, typer.Argument(help="A scenario that comes with emu, by name, or a TOML file.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="VMs that run at once; the result is the same with any number.")] = 2,
+    top: Annotated[bool, typer.Option("--top", help="Show a live table of the VMs, in place of what they print.")] = False,
+    log: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a row a VM and virtual second, as Parquet.")] = None,
+    swap: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Keep the swap areas in files there, not in the host's memory.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Check all invariants after each slice; slow.")] = False,
+    sharing_report: Annotated[bool, typer.Option("--sharing-report", help="Print who shares what at the end.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print a summary object as the last line of output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing of what VMs print, no summary.")] = False,
+    list_only: Annotated[bool, typer.Option("--list", help="List the scenarios that come with emu.")] = False,
+) -> int:
+    """Run many VMs on one machine, with more memory promised than there is."""
+    from emu.cli import host as command  # noqa: PLC0415
+
+    if list_only:
+        return command.list_scenarios()
+    if scenario is None:
+        raise UsageError("nothing to run: give a scenario, or --list")
+    return command.run(
+        command.HostOptions(
+            scenario=scenario,
+            threads=threads,
+            top=top,
+            log=log,
+            swap_folder=swap,
+            checks=check,
+            sharing_report=sharing_report,
+            as_json=json,
+            quiet=quiet,
+        )
+    )
+
+
+@app.command()
 def guests() -> None:
     """List the guests that come with emu, and after them the disks for --boot-disk."""
     from emu import images  # noqa: PLC0415

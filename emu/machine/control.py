@@ -167,6 +167,11 @@ IS_LOOKING = 162  # P: 1 while the VMM reads guest memory for a user's eyes: the
 FREED = 160  # P: host address of int64[512]: MPNs taken from the VM
 FREED_COUNT = 161  # N, P
 
+DROPPED = 171  # P: host address of int64[SLOTS]: MPNs of shared frames that pages of the VM do not use any more
+DROPPED_COUNT = 172  # N, P
+SWAP_IN_FN = 173  # P: C function (slot, MPN) that puts a page's contents into a frame, 0 if it did
+SWAP_FAILED = 174  # N: 1 once it did not
+STALL = 175  # N, P: virtual time that must pass before the guest goes on: the disk's, for pages that came from it
 FN_FLUSH_PAGE = 156  # P: its tlb_flush_page(CPUState *, address); 0 if this library does not show it
 
 # Memory-mapped devices (`emu.vm.step`).

@@ -36,6 +36,7 @@ FRAME = np.dtype(
 )
 assert FRAME.itemsize <= 24
 NO_OWNER = 0xFFFF
+SHARED_OWNER = 0xFFFE  # the machine itself: no VM has this number
 POISON = 0x5A  # what a freed frame is filled with in debug runs
 SMALLEST_MACHINE = 4 * MIB
 
@@ -48,6 +49,7 @@ class FrameUse(IntEnum):
     RESERVE = 2  # handed to a VM, not yet used
     GUEST = 3  # in a pmap
     TABLE = 4  # shadow or nested table
+    SHARED = 5  # in any number of pmaps, read-only; SHARED_OWNER has it
 
 
 class MachineMemory:

@@ -30,6 +30,7 @@ __all__ = [
     "as_words",
     "cache_is_warm",
     "call2",
+    "call2_wide",
     "call3",
     "call4",
     "carray",
@@ -50,8 +51,8 @@ __all__ = [
 PACKAGE = Path(__file__).resolve().parent.parent
 # Modules that no native code is built from, so that a change of theirs costs no compilation (a test checks the list).
 PYTHON_ONLY = frozenset(
-    "__init__.py balloon_store.py block_hook.py calibration.py check.py config.py cpu.py cpuid.py crash.py dma.py engine.py errors.py exit_checks.py exits.py images.py launch.py loader.py msr.py "
-    "reclaim.py regfile.py state.py tables.py vm.py".split()
+    "__init__.py balloon_store.py block_hook.py calibration.py check.py config.py content_table.py cpu.py cpuid.py crash.py dma.py engine.py errors.py exit_checks.py exits.py hashing.py images.py launch.py loader.py msr.py "
+    "reclaim.py regfile.py sharing.py state.py states.py swap_area.py tables.py targets.py vm.py".split()
 )
 KEPT_CACHES = 3  # the newest few: enough to go back and forth between two checkouts without compiling again
 
@@ -60,7 +61,7 @@ def _sources_digest() -> str:
     """A digest of every file that native code may be built from, and of the compiler's version."""
     digest = hashlib.blake2b(digest_size=10)
     digest.update(f"{numba.__version__} {sys.version_info[:2]}".encode())
-    sources = [*PACKAGE.glob("*.py"), *PACKAGE.glob("machine/*.py"), *PACKAGE.glob("vm/*.py")]
+    sources = [path for folder in ("", "machine/", "vm/", "resources/") for path in PACKAGE.glob(f"{folder}*.py")]
     for source in sorted(sources):
         if source.name not in PYTHON_ONLY:
             digest.update(source.name.encode())
@@ -199,6 +200,19 @@ def _intrinsic_call(count: int) -> Any:
 
 
 call2, call3, call4 = (_intrinsic_call(count) for count in (2, 3, 4))
+
+
+@extending.intrinsic
+def call2_wide(_: Any, function: Any, a: Any, b: Any) -> Any:
+    """A call of the C function at an address with two pointer-sized arguments, returning a 64-bit integer."""
+    from llvmlite import ir
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        kind = ir.FunctionType(word, [word] * 2)
+        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+
+    return types.int64(types.int64, types.int64, types.int64), codegen
 
 
 @extending.intrinsic

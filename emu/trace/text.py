@@ -134,6 +134,10 @@ DETAILS: dict[Kind, Callable[[np.void], str]] = {
     Kind.BALLOON_UNLOCK: lambda r: f"PPN {r['ppn']:05x}",
     Kind.BALLOON_POP: lambda r: f"PPN {r['ppn']:05x}",
     Kind.BALLOON_TARGET: lambda r: f"{r['old']} -> {r['new']} pages",
+    Kind.PAGE_SHARED: lambda r: f"PPN {r['ppn']:05x} MPN {r['old']:05x} -> {r['mpn']:05x}",
+    Kind.COW_BREAK: lambda r: f"PPN {r['ppn']:05x} MPN {r['old']:05x} -> {r['mpn']:05x}",
+    Kind.SWAP_OUT: _page,
+    Kind.SWAP_IN: _page,
     Kind.STOP: _stop,
 }
 assert set(DETAILS) == set(Kind)

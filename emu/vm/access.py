@@ -10,7 +10,7 @@ from emu.machine import control as cbw
 from emu.machine import env
 from emu.machine import paging as pg
 from emu.machine.native import call3, compiled, load8, load16, load32, load64, store8, store32, store64
-from emu.vm import code, pmap, rows, sync, walk
+from emu.vm import code, cow, pmap, rows, sync, walk
 
 OK = -1  # no fault
 ONES8 = 0xFF
@@ -31,13 +31,12 @@ def load_byte(cb: object, pa: int) -> int:
 def place_to_store(cb: object, pa: int) -> int:
     """Host address for a store of the VMM at `pa`, translated code dropped; NOWHERE if the page takes none, -1 without a frame."""
     slot = pmap.slot_of(cb, pa >> 12)
-    mpn = pmap.frame_of(cb, slot)
-    if mpn < 0:
+    if pmap.frame_of(cb, slot) < 0 or not cow.make_writable(cb, slot):
         return -1
     if not pmap.is_writable_state(pmap.entry(cb, slot)):
         return NOWHERE
     code.before_host_store(cb, slot)
-    return pmap.frame_address(cb, mpn) + (pa & 0xFFF)
+    return pmap.frame_address(cb, pmap.entry(cb, slot) & pmap.MPN_MASK) + (pa & 0xFFF)
 
 
 @compiled
@@ -206,7 +205,7 @@ def page_pointer(cb: object, va: int) -> int:
     if fault != walk.NO_FAULT:
         return 0
     word = pmap.entry(cb, pmap.slot_of(cb, ppn))
-    if pmap.state(word) != pmap.PRESENT_PAGE and pmap.state(word) != pmap.ROM and pmap.state(word) != pmap.ABSENT:
+    if not pmap.has_frame(word) or pmap.state(word) == pmap.DEVICE:
         return 0
     pointer = pmap.frame_address(cb, word & pmap.MPN_MASK)
     if word & pmap.EXECUTED and not word & pmap.MIXED and not cb[cbw.NESTED_PLAIN]:  # there a CR3 may come back with other tables

@@ -1,6 +1,6 @@
 """Pages in the balloon: they leave the pmap, their frames go back to the machine at once.
 
-    PRESENT, UNALLOCATED --lock--> BALLOONED --unlock, forget, touch (a pop)--> UNALLOCATED
+    PRESENT, SHARED, SWAPPED, UNALLOCATED --lock--> BALLOONED --unlock, forget, touch (a pop)--> UNALLOCATED
 
 What maps a page is dropped before its frame goes: shadow and nested entries, the shadow of the page as a guest table, translated code. The
 engine's TLB is flushed once a call. Native code puts the frames in FREED; Python gives them to the machine before the guest goes on.
@@ -13,7 +13,7 @@ from __future__ import annotations
 from emu.events import Kind
 from emu.machine import control as cbw
 from emu.machine.native import compiled, load64, store64
-from emu.vm import code, nested, pmap, rows, shadow
+from emu.vm import code, cow, nested, pmap, shadow
 from emu.vm.record import emit
 
 ENTRY_STATUS = 0x1F  # bits of a batch's entry that the host writes
@@ -31,23 +31,23 @@ def is_ram(cb: object, ppn: int) -> bool:
     if ppn < 0 or ppn >= cb[cbw.RAM_PAGES] or pmap.FIRST_TEXT_PPN <= ppn < pmap.END_TEXT_PPN:
         return False
     state = pmap.state(pmap.entry(cb, ppn))
-    return state == pmap.PRESENT_PAGE or state == pmap.UNALLOCATED or state == pmap.BALLOONED
+    return state != pmap.ROM and state != pmap.ABSENT and state != pmap.DEVICE
 
 
 @compiled
 def take_away(cb: object, slot: int) -> None:
-    """Unmap a page that has a frame, and put the frame in FREED."""
+    """Unmap a page that has a frame, and put the frame in FREED, or in DROPPED if it is shared."""
     word = pmap.entry(cb, slot)
-    if word & pmap.EXECUTED:
-        code.flush_code(cb, slot)
     if cb[cbw.USE_SHADOW]:
         shadow.untrace(cb, slot)
-        rows.unmap_page(cb, slot)
+    cow.forget_mappings(cb, slot)
     pmap.set_entry(cb, slot, pmap.BALLOONED << pmap.STATE_SHIFT)
     nested.refresh_slot(cb, slot)
-    cb[cbw.NEEDS_TLB_FLUSH] = 1
-    store64(cb[cbw.FREED] + 8 * cb[cbw.FREED_COUNT], word & pmap.MPN_MASK)
-    cb[cbw.FREED_COUNT] += 1
+    if pmap.state(word) == pmap.SHARED:
+        cow.drop_reference(cb, word & pmap.MPN_MASK)
+    else:
+        store64(cb[cbw.FREED] + 8 * cb[cbw.FREED_COUNT], word & pmap.MPN_MASK)
+        cb[cbw.FREED_COUNT] += 1
 
 
 @compiled
@@ -62,8 +62,9 @@ def lock(cb: object, ppn: int, target: int) -> int:
         return _NOT_NEEDED
     if cb[cbw.STEPPING]:
         return _BUSY
-    mpn = pmap.entry(cb, ppn) & pmap.MPN_MASK if state == pmap.PRESENT_PAGE else -1
-    if state == pmap.PRESENT_PAGE:
+    word = pmap.entry(cb, ppn)
+    mpn = word & pmap.MPN_MASK if pmap.has_frame(word) else -1
+    if mpn >= 0:
         take_away(cb, ppn)
     else:
         pmap.set_entry(cb, ppn, pmap.BALLOONED << pmap.STATE_SHIFT)

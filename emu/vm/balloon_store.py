@@ -8,7 +8,6 @@ import numpy as np
 
 from emu.devices.balloon import MAX_BATCH, Status
 from emu.machine import control as cbw
-from emu.machine.memory import MachineMemory
 from emu.vm import balloon
 from emu.vm.balloon import PPN_SHIFT
 
@@ -28,13 +27,13 @@ class BalloonPages:
 
     def __init__(
         self,
-        memory: MachineMemory,
+        give_back: Callable[[np.ndarray], None],
         control: np.ndarray,
         read: Callable[[int, int], bytes],
         write: Callable[[int, bytes], None],
     ) -> None:
-        """`read` and `write` are those of guest-physical memory, as a device's."""
-        self._memory, self._control = memory, control
+        """`give_back` takes frames that nothing maps any more; `read` and `write` are those of guest-physical memory, as a device's."""
+        self._give, self._control = give_back, control
         self._read, self._write = read, write
         self._freed = np.zeros(MAX_BATCH, np.int64)
         self._entries = np.zeros(MAX_BATCH, np.int64)
@@ -86,4 +85,4 @@ class BalloonPages:
         count = int(self._control[cbw.FREED_COUNT])
         if count:
             self._control[cbw.FREED_COUNT] = 0
-            self._memory.release(self._freed[:count].copy())
+            self._give(self._freed[:count].copy())

@@ -14,7 +14,7 @@ import numpy as np
 from emu.errors import BrokenInvariantError
 from emu.machine import control as cbw
 from emu.machine import paging as pg
-from emu.machine.memory import FrameUse
+from emu.machine.memory import SHARED_OWNER, FrameUse
 from emu.units import PAGE_BYTES
 from emu.vm import pmap, reclaim, rows
 from emu.vm import step_records as rec
@@ -53,7 +53,7 @@ def _states(state: VmState) -> np.ndarray:
 
 
 def _check_pmap(state: VmState) -> None:
-    """pmap invariants 1 and 3: PRESENT pages have frames of their own, recorded for them; those in the balloon have nothing."""
+    """pmap invariants 1, 3 and 4: PRESENT pages have frames of their own, recorded for them, SHARED ones the machine's; others have nothing."""
     present = np.flatnonzero(_states(state) == pmap.PRESENT_PAGE)
     frames = state.pmap[present] & pmap.MPN_MASK
     records = state.memory.frames.records[frames]
@@ -68,6 +68,12 @@ def _check_pmap(state: VmState) -> None:
         "pmap 3: a page in the balloon has a frame or a use",
     )
     require(not np.any(state.rmap[ballooned]), "pmap 3: a page in the balloon is mapped")
+    swapped = np.flatnonzero(_states(state) == pmap.SWAPPED)
+    require(not np.any(state.pmap[swapped] & pmap.MPN_MASK), "pmap 3: a swapped page has a frame")
+    require(not np.any(state.rmap[swapped]), "pmap 3: a swapped page is mapped")
+    shared = state.memory.frames.records[state.pmap[_states(state) == pmap.SHARED] & pmap.MPN_MASK]
+    require(np.all(shared["use"] == FrameUse.SHARED), "pmap 4: a shared page's frame is not marked as shared")
+    require(np.all(shared["owner"] == SHARED_OWNER), "pmap 4: a shared page's frame does not belong to the machine")
     require(len(ballooned) == int(state.control[cbw.BALLOON_PAGES]), "pmap 3: pages in the balloon miscounted")
 
 
@@ -179,7 +185,7 @@ def _guest_entry(state: VmState, slot: int, index: int) -> int:
         page = state.unsync_copies[int(copies[0]) * PAGE_BYTES :][:PAGE_BYTES]
     else:
         word = int(state.pmap[slot])
-        if word >> pmap.STATE_SHIFT & pmap.STATE_MASK in (pmap.UNALLOCATED, pmap.BALLOONED):
+        if word >> pmap.STATE_SHIFT & pmap.STATE_MASK in pmap.WITHOUT_FRAME:
             return 0
         mpn = word & pmap.MPN_MASK
         page = state.memory.bytes[mpn * PAGE_BYTES : (mpn + 1) * PAGE_BYTES]

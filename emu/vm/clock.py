@@ -72,7 +72,8 @@ def mark_code(cb: object, pc: int) -> None:
     """Note that the page at a linear address is run from, where no fault tells."""
     fault, ppn = walk.peek(cb, pc)
     slot = pmap.slot_of(cb, ppn)
-    if fault == walk.NO_FAULT and pmap.state(pmap.entry(cb, slot)) == pmap.PRESENT_PAGE:
+    word = pmap.entry(cb, slot)
+    if fault == walk.NO_FAULT and (pmap.state(word) == pmap.PRESENT_PAGE or pmap.state(word) == pmap.SHARED):
         pmap.set_entry(cb, slot, pmap.entry(cb, slot) | pmap.EXECUTED)
 
 
@@ -164,6 +165,7 @@ def takes_interrupt(cb: object) -> bool:
         or cb[cbw.PENDING_FAULT]
         or cb[cbw.IO_POISONED]
         or cb[cbw.STOPPED]
+        or cb[cbw.STALL]
         or cb[cbw.INSNS] >= cb[cbw.DEADLINE]
     ):
         return False
@@ -177,7 +179,7 @@ def reason_to_stop(cb: object) -> int:
         return reasons.PORT_FAULT
     if cb[cbw.RESERVE_COUNT] < reasons.RESERVE_LOW or ring_is_nearly_full(cb):
         return reasons.REFILL
-    if cb[cbw.STOPPED] or cb[cbw.INSNS] >= cb[cbw.DEADLINE]:
+    if cb[cbw.STOPPED] or cb[cbw.STALL] or cb[cbw.INSNS] >= cb[cbw.DEADLINE]:
         return reasons.TIME
     if cb[cbw.IRQ_WAITING]:
         context.save(cb)

@@ -5,12 +5,15 @@ and ROM all share one *slot* behind those of RAM, the absent page: it reads as o
 PC. The registers of the APICs have a slot each behind it, and a frame to stage their values in (`emu.vm.step`).
 
     UNALLOCATED --first touch--> PRESENT --given to the balloon--> BALLOONED --taken back, or touched--> UNALLOCATED
+    PRESENT --same contents elsewhere--> SHARED --store--> PRESENT (`emu.vm.cow`)
+    PRESENT --paged out--> SWAPPED --touch--> PRESENT (`emu.vm.swapping`)
 
 Invariants (asserted by `emu.vm.check`):
 
 1. A PRESENT page names a frame that the frame table gives to this VM, for this page, and no two pages name the same.
 2. EXECUTED pages that are not MIXED are mapped writable nowhere; pages that are not EXECUTED are mapped NX everywhere.
-3. A BALLOONED page has no frame, is mapped nowhere, and BALLOON_PAGES counts it.
+3. A BALLOONED page has no frame, is mapped nowhere, and BALLOON_PAGES counts it; a SWAPPED one has no frame and is mapped nowhere.
+4. A SHARED page names a frame that the frame table gives to the machine, and is mapped writable nowhere.
 """
 
 from __future__ import annotations
@@ -18,11 +21,12 @@ from __future__ import annotations
 from emu.events import Kind
 from emu.machine import control as cbw
 from emu.machine.memory import FRAME, FrameUse
-from emu.machine.native import compiled, load64, store8, store32, store64
+from emu.machine.native import call2, compiled, load64, store8, store32, store64
 from emu.vm.record import emit
 
-UNALLOCATED, PRESENT_PAGE, ROM, ABSENT, DEVICE, BALLOONED = 0, 1, 2, 3, 4, 5
-STATE_NAMES = ("unallocated", "present", "rom", "absent", "device", "ballooned")
+UNALLOCATED, PRESENT_PAGE, ROM, ABSENT, DEVICE, BALLOONED, SHARED, SWAPPED = 0, 1, 2, 3, 4, 5, 6, 7
+STATE_NAMES = ("unallocated", "present", "rom", "absent", "device", "ballooned", "shared", "swapped")
+WITHOUT_FRAME = (UNALLOCATED, BALLOONED, SWAPPED)
 STATE_SHIFT = 32
 STATE_MASK = 0xF
 MPN_MASK = 0xFFFF_FFFF
@@ -42,7 +46,8 @@ _PPN = FRAME.fields["ppn"][1] if FRAME.fields else 0
 _REFERENCES = FRAME.fields["references"][1] if FRAME.fields else 0
 _GUEST = int(FrameUse.GUEST)
 _TABLE = int(FrameUse.TABLE)
-_ALLOCATED, _POP = int(Kind.PAGE_ALLOCATED), int(Kind.BALLOON_POP)
+_RESERVE = int(FrameUse.RESERVE)
+_ALLOCATED, _POP, _SWAP_IN = int(Kind.PAGE_ALLOCATED), int(Kind.BALLOON_POP), int(Kind.SWAP_IN)
 
 
 @compiled
@@ -107,9 +112,33 @@ def pop(cb: object, slot: int) -> None:
 
 
 @compiled
+def has_frame(word: int) -> bool:
+    """Whether the page of a pmap word has a frame now."""
+    return state(word) != UNALLOCATED and state(word) != BALLOONED and state(word) != SWAPPED
+
+
+@compiled
+def swap_in(cb: object, slot: int) -> int:
+    """Fetch a SWAPPED page; its MPN, -1 when the reserve is empty or the swap area failed (SWAP_FAILED)."""
+    mpn = take_frame(cb, _GUEST, slot)
+    if mpn < 0:
+        return -1
+    if call2(cb[cbw.SWAP_IN_FN], slot, mpn) != 0:
+        cb[cbw.SWAP_FAILED] = 1
+        store8(cb[cbw.FRAMES] + _FRAME_BYTES * mpn + _USE, _RESERVE)
+        cb[cbw.RESERVE_COUNT] += 1  # it still lies at the end
+        return -1
+    set_entry(cb, slot, mpn | PRESENT_PAGE << STATE_SHIFT)
+    emit(cb, _SWAP_IN, 0, slot << 12, slot, mpn, 0, 0)
+    return mpn
+
+
+@compiled
 def frame_of(cb: object, slot: int) -> int:
-    """The MPN behind a slot, allocated now if nothing ever touched the page; -1 when the reserve is empty."""
+    """The MPN behind a slot, allocated now if nothing ever touched the page, read in if it is swapped; -1 without a frame for it."""
     word = entry(cb, slot)
+    if state(word) == SWAPPED:
+        return swap_in(cb, slot)
     if state(word) == BALLOONED:
         pop(cb, slot)
     elif state(word) != UNALLOCATED:
@@ -142,7 +171,10 @@ def address_to_read(cb: object, pa: int) -> int:
         return READS_ONES
     if state(word) == BALLOONED and not cb[cbw.IS_LOOKING]:
         pop(cb, slot)
-    if state(word) == UNALLOCATED or state(word) == BALLOONED:
+    if state(word) == SWAPPED and not cb[cbw.IS_LOOKING]:
+        mpn = swap_in(cb, slot)
+        return READS_ZERO if mpn < 0 else frame_address(cb, mpn) + (pa & 0xFFF)
+    if not has_frame(word):
         return READS_ZERO
     return frame_address(cb, word & MPN_MASK) + (pa & 0xFFF)
 

@@ -14,3 +14,4 @@ NO_PROGRESS = 8  # the same fault again and again: a fault of emu
 DEVICE_FETCH = 9  # the guest jumped into a device's registers
 
 RESERVE_LOW = 16  # frames that one exit may need at the most: pages of an event's frame and the tables for them
+HOSTED_LOW = 64  # and with a transfer of the disk, 33 pages, when the VM may not take frames by itself

@@ -7,7 +7,7 @@ import numpy as np
 from emu.machine import control as cbw
 from emu.machine.memory import FrameUse
 from emu.units import PAGE_BYTES
-from emu.vm import code, pmap, shadow
+from emu.vm import code, cow, pmap, shadow
 from emu.vm.state import VmState
 
 ENTRIES = 512
@@ -31,7 +31,7 @@ def drop_all(state: VmState) -> None:
     root = int(state.control[cbw.NESTED_ROOT]) // PAGE_BYTES
     state.memory.words.reshape(-1, ENTRIES)[root] = 0
     assert np.all(state.memory.frames.records["use"][frames] == FrameUse.TABLE)
-    state.memory.release(frames)
+    state.give_back(frames)
     state.control[cbw.NESTED_PAGES] = 0
     state.control[cbw.NEEDS_TLB_FLUSH] = 1
 
@@ -43,6 +43,10 @@ def drop_ram(state: VmState) -> None:
     for slot in np.flatnonzero(state.pmap & pmap.EXECUTED):
         code.flush_code(state.control, int(slot))
     present = state.pmap >> pmap.STATE_SHIFT & pmap.STATE_MASK == pmap.PRESENT_PAGE
+    shared = state.pmap >> pmap.STATE_SHIFT & pmap.STATE_MASK == pmap.SHARED
+    swapped = state.pmap >> pmap.STATE_SHIFT & pmap.STATE_MASK == pmap.SWAPPED
+    for mpn in state.pmap[shared] & pmap.MPN_MASK:
+        cow.drop_reference(state.control, int(mpn))
     frames = state.pmap[present] & pmap.MPN_MASK
-    state.pmap[present] = 0
-    state.memory.release(frames)
+    state.pmap[present | shared | swapped] = 0
+    state.give_back(frames)

@@ -254,6 +254,12 @@ def is_traced(cb: object, slot: int) -> bool:
 
 
 @compiled
+def is_table(cb: object, slot: int) -> bool:
+    """Whether the page holds a guest table that is shadowed, in sync or not."""
+    return load32(cb[cbw.TABLES] + 4 * slot) != 0
+
+
+@compiled
 def may_write(cb: object, slot: int) -> bool:
     """Whether the VMM has no reason of its own to see stores to the page."""
     word = pmap.entry(cb, slot)
@@ -266,7 +272,7 @@ def may_write(cb: object, slot: int) -> bool:
 def leaf_value(cb: object, slot: int, access: int) -> int:
     """The leaf for a page of which the guest's tables grant `access` (rights and DIRTY), 0 if no frame can be mapped for it."""
     word = pmap.entry(cb, slot)
-    if pmap.state(word) == pmap.UNALLOCATED or pmap.state(word) == pmap.DEVICE or pmap.state(word) == pmap.BALLOONED:
+    if not pmap.has_frame(word) or pmap.state(word) == pmap.DEVICE:
         return 0
     value = (word & pmap.MPN_MASK) << 12 | pg.PRESENT | (access & pg.USER)
     if access & pg.WRITABLE and access & pg.DIRTY and may_write(cb, slot):

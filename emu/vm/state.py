@@ -36,10 +36,12 @@ def frames_needed(config: VmConfig, rom_bytes: int) -> int:
 
 
 class VmState:
-    """The arrays of one VM. `number` is its number in the frame table and in events."""
+    """The arrays of one VM. `number` is its number in the frame table and in events; a hosted one gets and gives frames between slices only."""
 
-    def __init__(self, memory: MachineMemory, config: VmConfig, rom: bytes, number: int) -> None:
+    def __init__(self, memory: MachineMemory, config: VmConfig, rom: bytes, number: int, *, is_hosted: bool = False) -> None:
         self.memory = memory
+        self._is_hosted = is_hosted
+        self.returned: list[np.ndarray] = []  # of a hosted VM: frames for the machine, which others use meanwhile
         self.config = config
         self.number = number
         self.control = np.zeros(cbw.WORDS, np.int64)
@@ -58,6 +60,7 @@ class VmState:
         self.blocks = np.zeros((clock.TABLE_ENTRIES + 1) * clock.ENTRY_BYTES, np.uint8)
         self.code_pages = np.full(access.CODE_PAGES * access.CODE_PAGE_BYTES, 0xFF, np.uint8)  # of no page
         self.code_copy = np.zeros(2 * PAGE_BYTES, np.uint8)
+        self.dropped = np.zeros(self.slots, np.int64)
         self.insn = np.zeros(64, np.uint8)  # 15, and what decoding may look at beyond
         self.counters = np.zeros(events.NUMBER_OF_KINDS, np.int64)
         self.ring = np.zeros(config.event_rows if config.events else 1, events.RECORD)
@@ -110,6 +113,7 @@ class VmState:
             cbw.INSN_AT: self.insn,
             cbw.EVENTS: self.ring,
             cbw.COUNTERS: self.counters,
+            cbw.DROPPED: self.dropped,
         }
         words = {
             cbw.SLOTS: self.slots,
@@ -136,6 +140,13 @@ class VmState:
             self.control[word] = array.ctypes.data
         for word, value in words.items():
             self.control[word] = value
+
+    def give_back(self, frames: np.ndarray) -> None:
+        """Frames that nothing maps any more go to the machine, those of a hosted VM between two slices."""
+        if self._is_hosted:
+            self.returned.append(frames)
+        else:
+            self.memory.release(frames)
 
     def refill(self) -> None:
         """Fill the frame reserve; raises MachineMemoryError when the machine has no frame left for it."""

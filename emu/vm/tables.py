@@ -69,7 +69,7 @@ def _pages(state: VmState) -> Iterator[Range]:
     control = state.control
     if not int(control[cbw.GUEST_CR0]) & pg.CR0_PG:
         for ppn in range(state.ram_pages):
-            if int(state.pmap[ppn]) >> pmap.STATE_SHIFT & pmap.STATE_MASK in (pmap.PRESENT_PAGE, pmap.ROM):
+            if int(state.pmap[ppn]) >> pmap.STATE_SHIFT & pmap.STATE_MASK in (pmap.PRESENT_PAGE, pmap.SHARED, pmap.ROM):
                 yield _page(state, ppn, ppn, 0, PAGE_BYTES)
         return
     levels = int(control[cbw.GUEST_LEVELS])
@@ -110,7 +110,7 @@ def _page(state: VmState, vpn: int, ppn: int, entry: int, mapped_by: int) -> Ran
     slot = int(pmap.slot_of(state.control, ppn))
     word = int(state.pmap[slot])
     kind = word >> pmap.STATE_SHIFT & pmap.STATE_MASK
-    mpn = NO_MPN if kind in (pmap.UNALLOCATED, pmap.BALLOONED) else word & pmap.MPN_MASK
+    mpn = NO_MPN if kind in pmap.WITHOUT_FRAME else word & pmap.MPN_MASK
     leaf = _leaf(state, vpn, ppn)
     flags = leaf & SHADOW_FLAGS if leaf & pg.PRESENT else 0
     return Range(vpn, 1, ppn, entry & FLAGS, mapped_by, mpn, True, flags, _state_name(state, slot, word, kind))

@@ -77,8 +77,22 @@ class Console(Protocol):
         """
 
 
+class HostSide(Protocol):
+    """What a VM that shares its machine with others asks of the host."""
+
+    def swap_in(self, slot: int, mpn: int) -> int:
+        """Put a page of the swap area into a frame; the virtual time that it takes. Raises EmuError if the area fails."""
+
+    def allocate(self) -> None:
+        """Fill the reserve at once: the VM runs alone, or has no other way."""
+
+
 class VirtualMachine:
-    """A guest and what it runs on. `memory` is the machine's; `number` tells VMs apart in it; `close` closes the disk."""
+    """A guest and what it runs on. `memory` is the machine's; `number` tells VMs apart in it; `close` closes the disk.
+
+    A VM with a `host` takes frames between slices only: when its reserve runs short `run_until` returns early, and `is_starved` is true
+    until the host has filled it.
+    """
 
     def __init__(
         self,
@@ -91,9 +105,13 @@ class VirtualMachine:
         on_events: Callable[[np.ndarray], None] | None = None,
         disk: Disk | None = None,
         number: int = 1,
+        host: HostSide | None = None,
     ) -> None:
         self.config = config
-        self.state = VmState(memory, config, rom, number)
+        self._host = host
+        self.is_alone = False  # a hosted VM runs while no other does: it may take frames from the machine by itself
+        self.is_starved = False
+        self.state = VmState(memory, config, rom, number, is_hosted=host is not None)
         self.control = self.state.control
         self._words = self.control.data  # the same words, which Python reads and writes several times as fast
         self.cpu = Cpu(memory, self.control, number)
@@ -122,9 +140,9 @@ class VirtualMachine:
             drive=None if disk is None else drive_settings(disk, config),
         )
         self._disk = disk
-        self._dma = dma.DmaMemory(memory, self.control, self.write_physical, self._refill)
+        self._dma = dma.DmaMemory(memory, self.control, self.write_physical, self._refill_now)
         self.board = Board(settings, clock=self, memory=self, signals=self)
-        pages = BalloonPages(memory, self.control, self.read_physical, self.write_physical)
+        pages = BalloonPages(self.state.give_back, self.control, self.read_physical, self.write_physical)
         self.balloon = balloon.Balloon(self, config.insns_per_second, self.registers, pages)
         self.board.ports.register(range(balloon.PORT, balloon.PORT + 1), self.balloon, sizes=(4,))
         self._balloon_plan = list(config.balloon_plan)
@@ -154,7 +172,7 @@ class VirtualMachine:
         while done < len(data):
             done += access.store_block(self.control, pa + done, buffer.ctypes.data + done, len(data) - done)
             if done < len(data):
-                self._refill()
+                self._refill_now()
 
     def views_to_load(self, extents: Sequence[Extent]) -> list[memoryview]:
         """Guest-physical memory as a device that transfers much reads it."""
@@ -230,7 +248,17 @@ class VirtualMachine:
                 return self._fail(error)
             return 0
 
+        def swap_in(slot: int, mpn: int) -> int:
+            try:
+                assert self._host is not None  # nothing is swapped without one
+                self._words[cbw.STALL] += self._host.swap_in(slot, mpn)
+                self._words[cbw.WAKE] = 0
+            except BaseException as error:  # noqa: BLE001
+                return self._fail(error)
+            return 0
+
         self._called_back = {
+            cbw.SWAP_IN_FN: PORT_READ(swap_in),
             cbw.PORT_READ_FN: PORT_READ(read),
             cbw.PORT_WRITE_FN: PORT_WRITE(write),
             cbw.DEVICE_READ_FN: PORT_READ(load),
@@ -288,8 +316,9 @@ class VirtualMachine:
         return self._stop
 
     def run_until(self, virtual_time: int, *, limit: int | None = None) -> None:
-        """Run until `virtual_time`, or until the guest stops if that is sooner; `run` goes on from there."""
+        """Run until `virtual_time`, or until the guest stops or is starved if that is sooner; `run` goes on from there."""
         self._pause = virtual_time
+        self.is_starved = False
         if self.virtual_time < virtual_time:
             self.run(limit=limit)
         self._pause = NEVER
@@ -307,6 +336,11 @@ class VirtualMachine:
     def interrupt(self) -> None:
         """Stop the guest soon; safe to call from a signal handler."""
         self._request_stop(Stop(Outcome.INTERRUPTED))
+
+    @property
+    def last_stop(self) -> Stop | None:
+        """How the guest ended; None while it can go on."""
+        return self._stop
 
     @property
     def virtual_time(self) -> int:
@@ -435,13 +469,34 @@ class VirtualMachine:
         self.flush_events()
         if self._words[cbw.NESTED_PAGES] > self.config.nested_tables:
             reclaim.drop_all(self.state)
-        self.state.refill()
+        if self._host is None or self.is_alone:
+            self._refill_now()
+        elif self._words[cbw.RESERVE_COUNT] < reasons.HOSTED_LOW:
+            self._starve()
+
+    def _refill_now(self) -> None:
+        """Frames at once: in the middle of a transfer there is no pause."""
+        if self._host is None:
+            self.state.refill()
+        else:
+            self._host.allocate()
         if self._words[cbw.RESERVE_COUNT] < reasons.RESERVE_LOW:
             msg = "the machine has no free frame left for this VM's tables: give the machine more memory"
             raise MachineMemoryError(msg)
 
+    def _starve(self) -> None:
+        self.is_starved = True
+        if self._stop is None:
+            self._stop = Stop(Outcome.PAUSED)
+
     def _look_outside(self) -> None:
         """Between two slices: limit, timers, input."""
+        if self._words[cbw.STALL]:
+            self._idle_insns += self._words[cbw.STALL]
+            self._words[cbw.INSNS] += self._words[cbw.STALL]
+            self._words[cbw.STALL] = 0
+        if self._host is not None and self._words[cbw.RESERVE_COUNT] < reasons.HOSTED_LOW:
+            self._refill()
         now = self._words[cbw.INSNS]
         self.board.advance()
         if now >= self._poll_due:  # at times of the run's own, so that a pause does not move input

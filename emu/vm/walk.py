@@ -15,7 +15,7 @@ from emu.machine import control as cbw
 from emu.machine import env
 from emu.machine import paging as pg
 from emu.machine.native import compiled, load32, load64, store32
-from emu.vm import pmap, step_records
+from emu.vm import cow, pmap, step_records
 
 NO_FAULT = -1
 NON_CANONICAL = 0x100  # in place of an error code
@@ -62,12 +62,13 @@ def read_entry(cb: object, pa: int) -> int:
 @compiled
 def set_bits(cb: object, pa: int, bits: int) -> None:
     """OR `bits` into a guest table entry, as the walker of the processor does for A and D; ROM takes no stores."""
-    word = pmap.entry(cb, pmap.slot_of(cb, pa >> 12))
-    if pmap.is_writable_state(word):
+    slot = pmap.slot_of(cb, pa >> 12)
+    if cow.make_writable(cb, slot) and pmap.is_writable_state(pmap.entry(cb, slot)):
+        word = pmap.entry(cb, slot)
         at = pmap.frame_address(cb, word & pmap.MPN_MASK) + (pa & 0xFFC)
         store32(at, load32(at) | bits)
         if cb[cbw.UNSYNC_COUNT] or cb[cbw.STEPPING]:
-            mirror_bits(cb, pmap.slot_of(cb, pa >> 12), pa & 0xFFC, bits)
+            mirror_bits(cb, slot, pa & 0xFFC, bits)
 
 
 @compiled

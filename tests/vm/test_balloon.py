@@ -35,7 +35,7 @@ class BalloonModel(Model):
 
     def __init__(self, vm: VirtualMachine, seed: int, *, large: bool = False) -> None:
         self.locks = self.pops = 0
-        self.pages = BalloonPages(vm.state.memory, vm.control, vm.read_physical, vm.write_physical)
+        self.pages = BalloonPages(vm.state.give_back, vm.control, vm.read_physical, vm.write_physical)
         super().__init__(vm, seed, large=large)
 
     def read(self, pa: int) -> int:

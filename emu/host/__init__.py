@@ -1,0 +1,1 @@
+"""Many VMs on one machine."""

@@ -1,0 +1,165 @@
+"""A VM on a machine that it shares: what stands between it and the host's services.
+
+waiting --start time--> running --guest ends, stop time, failure--> ended
+running --no memory for it--> blocked --memory--> running
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from threading import Lock
+
+import numpy as np
+
+from emu.errors import EmuError
+from emu.events import Outcome
+from emu.machine import control as cbw
+from emu.machine.memory import MachineMemory
+from emu.resources.swap_area import SwapArea
+from emu.units import MPN, PAGE_BYTES
+from emu.vm import pmap
+from emu.vm.exits import Stop
+from emu.vm.launch import RecordingConsole
+from emu.vm.vm import VirtualMachine
+
+
+class Phase(StrEnum):
+    """Where a VM is in its life."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    BLOCKED = "blocked"
+    ENDED = "ended"
+
+
+@dataclass
+class SwapCounts:
+    """Pages that came and went since the start."""
+
+    read: int = 0
+    written: int = 0
+
+
+@dataclass
+class HostedVm:
+    """One VM; implements `emu.vm.vm.HostSide`. Times are instructions of the machine's virtual time."""
+
+    name: str
+    number: int
+    memory: MachineMemory
+    lock: Lock  # of the machine's free list, for what cannot wait until the slice ends
+    least_pages: int
+    shares: int
+    started_at: int
+    page_insns: int  # virtual time that the swap area's disk takes for a page
+    swap: SwapArea
+    console: RecordingConsole = field(default_factory=RecordingConsole)
+    phase: Phase = Phase.WAITING
+    why: str = ""  # it is blocked or has ended
+    stop: Stop | None = None
+    swapped: SwapCounts = field(default_factory=SwapCounts)
+    balloon_is_set: bool = False  # by the scenario: the policy leaves the target alone from then on
+    unplanned: int = 0  # times that it took frames in the middle of a slice
+    _vm: VirtualMachine | None = None
+
+    @property
+    def vm(self) -> VirtualMachine:
+        """The VM itself, once it has started."""
+        assert self._vm is not None, f"{self.name} has not started"
+        return self._vm
+
+    def begin(self, vm: VirtualMachine) -> None:
+        """It runs from now on."""
+        self._vm, self.phase = vm, Phase.RUNNING
+
+    # ---- what the VM asks ----
+
+    def swap_in(self, slot: int, mpn: int) -> int:
+        """Put a page of the swap area into a frame."""
+        self.swap.get(slot, memoryview(self.memory.frame(MPN(mpn))))  # type: ignore[arg-type]
+        self.swapped.read += 1
+        return self.page_insns
+
+    def allocate(self) -> None:
+        """Frames at once."""
+        with self.lock:
+            self.unplanned += not self.vm.is_alone
+            self.vm.state.refill()
+
+    # ---- slices ----
+
+    def run_until(self, now: int) -> None:
+        """Run on to a time of the machine; what goes wrong is kept in `why`."""
+        vm = self.vm
+        try:
+            vm.run_until(now - self.started_at)
+        except EmuError as error:
+            self.end(str(error))
+            return
+        stop = vm.last_stop
+        if stop is not None and stop.outcome is not Outcome.PAUSED:
+            self.stop = stop
+            self.end(
+                f"{stop.outcome}"
+                + (f" with value {stop.value}" if stop.outcome is Outcome.EXITED else f" {stop.why}" * bool(stop.why))
+            )
+
+    def end(self, why: str) -> None:
+        """It does not run any more."""
+        self.phase, self.why = Phase.ENDED, why
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether it has started, and `release` has not been called."""
+        return self._vm is not None
+
+    def release(self) -> None:
+        """Give everything back to the machine; what it shared must be counted off before."""
+        self.settle()
+        self.vm.close()
+        self.swap.close()
+        self._vm = None
+
+    # ---- pages ----
+
+    def pages_in(self, state: int) -> np.ndarray:
+        """Slots of RAM whose pmap words have a state."""
+        ram = self.vm.state.pmap[: self.vm.state.ram_pages]
+        return np.flatnonzero(ram >> pmap.STATE_SHIFT & pmap.STATE_MASK == state)
+
+    def count(self, state: int) -> int:
+        """How many."""
+        return len(self.pages_in(state))
+
+    def overhead_pages(self) -> int:
+        """Frames for tables, the reserve and the VMM's own, which are no memory of the guest."""
+        own = int(np.sum(self.memory.frames.records["owner"] == self.number))
+        return own - self.count(pmap.PRESENT_PAGE)
+
+    def keep_swap_slots(self) -> None:
+        """Free the slots of pages that are neither on the area nor came from it unchanged: those in the balloon, or never touched since a reset."""
+        if self.swap.free_slots == self.swap.slots:
+            return
+        ram = self.vm.state.pmap[: self.vm.state.ram_pages] >> pmap.STATE_SHIFT & pmap.STATE_MASK
+        gone = (ram == pmap.UNALLOCATED) | (ram == pmap.BALLOONED) | (ram == pmap.SHARED)
+        pages = np.flatnonzero(gone & (self.swap.slot_of >= 0))
+        if len(pages):
+            self.swap.free(pages)
+
+    def settle(self) -> None:
+        """After a slice: frames that it gave up are the machine's now."""
+        state = self.vm.state
+        for frames in state.returned:
+            self.memory.release(frames)
+        state.returned.clear()
+
+    @property
+    def reserve_count(self) -> int:
+        """Frames that it has in hand."""
+        return int(self.vm.control[cbw.RESERVE_COUNT])
+
+    @property
+    def bytes_of_memory(self) -> int:
+        """Its max."""
+        return self.vm.state.ram_pages * PAGE_BYTES

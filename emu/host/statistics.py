@@ -1,0 +1,128 @@
+"""What a host knows of its VMs at a time, under the names that esxtop gives it; sizes are in pages.
+
+TCHD and ACTV, a VM's touched and active memory, need sampling of working sets, which is not there yet: they are left out, not guessed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from emu.host.host import Host
+from emu.host.hosted import HostedVm, Phase
+from emu.machine.memory import FrameUse
+from emu.units import MIB, PAGE_BYTES
+from emu.vm import pmap
+
+COUNTERS = ("page_shared", "cow_break", "swap_in", "swap_out")
+
+
+@dataclass(frozen=True)
+class VmRow:
+    """One VM."""
+
+    name: str
+    phase: str
+    memsz: int  # its memory: max
+    grant: int  # guest pages that have a frame, shared ones included
+    sztgt: int  # allocation that the policy gives it
+    mctlsz: int  # in its balloon
+    mctltgt: int
+    mctlmax: int
+    swcur: int  # on its swap area
+    swtgt: int  # that it should have there: what its target leaves after the balloon's most
+    swr: int  # pages read since the start, and written
+    sww: int
+    shrd: int  # shared pages
+    zero: int  # of them, pages of zeros
+    shrdsvd: float  # frames that sharing saves it: a shared frame counts for each VM in part
+    cowh: int  # its pages that are hints of the content table
+    ovhd: int  # frames for its tables and the VMM
+
+
+def vm_row(host: Host, vm: HostedVm) -> VmRow:
+    """The numbers of a VM that has memory."""
+    state = vm.vm.state
+    ram = state.pmap[: state.ram_pages]
+    kinds = ram >> pmap.STATE_SHIFT & pmap.STATE_MASK
+    shared = ram[kinds == pmap.SHARED] & pmap.MPN_MASK
+    present = ram[kinds == pmap.PRESENT_PAGE] & pmap.MPN_MASK
+    references = host.memory.frames.records["references"][shared]
+    zero_frame = -1 if host.sharing is None else host.sharing.zero_frame
+    hints = 0 if host.sharing is None else int(np.count_nonzero(host.sharing.table.listed[present]))
+    target = host.allocations.get(vm.number, 0)
+    most = host.balloon_most(vm)
+    return VmRow(
+        name=vm.name,
+        phase=str(vm.phase),
+        memsz=state.ram_pages,
+        grant=len(shared) + len(present),
+        sztgt=target,
+        mctlsz=vm.vm.balloon.size,
+        mctltgt=vm.vm.balloon.target,
+        mctlmax=most,
+        swcur=int(np.count_nonzero(kinds == pmap.SWAPPED)),
+        swtgt=max(0, state.ram_pages - target - most),
+        swr=vm.swapped.read,
+        sww=vm.swapped.written,
+        shrd=len(shared),
+        zero=int(np.count_nonzero(shared == zero_frame)),
+        shrdsvd=float(len(shared) - np.sum(1.0 / references)),
+        cowh=hints,
+        ovhd=vm.overhead_pages(),
+    )
+
+
+def vm_rows(host: Host) -> list[VmRow]:
+    """Every VM that has memory, in the order of their numbers."""
+    return [vm_row(host, vm) for vm in host.vms if vm.has_memory]
+
+
+@dataclass(frozen=True)
+class MachineRow:
+    """The machine."""
+
+    seconds: float
+    state: str
+    frames: int
+    free: int
+    running: int
+    blocked: int
+    waiting: int
+    ended: int
+    shared: int  # pages of VMs that are shared
+    common: int  # frames that they share
+
+
+def machine_row(host: Host) -> MachineRow:
+    """The numbers of the machine."""
+    phases = [vm.phase for vm in host.vms]
+    records = host.memory.frames.records
+    is_shared = records["use"] == FrameUse.SHARED
+    return MachineRow(
+        seconds=host.now / host.scenario.insns_per_second,
+        state=host.state.name.lower(),
+        frames=len(host.memory.frames),
+        free=host.memory.frames.free_count,
+        running=phases.count(Phase.RUNNING),
+        blocked=phases.count(Phase.BLOCKED),
+        waiting=phases.count(Phase.WAITING),
+        ended=phases.count(Phase.ENDED),
+        shared=int(np.sum(records["references"][is_shared])),
+        common=int(np.count_nonzero(is_shared)),
+    )
+
+
+def megabytes(pages: float) -> float:
+    """Pages in MB."""
+    return pages * PAGE_BYTES / MIB
+
+
+def state_line(row: MachineRow) -> str:
+    """The machine on a line, as above esxtop's table."""
+    return (
+        f"{row.seconds:8.1f} s  {row.state:4}  {megabytes(row.frames):.0f} MB, {megabytes(row.free):.1f} free ({row.free / row.frames:.1%}); "
+        f"PSHARE {megabytes(row.shared):.1f} shared, {megabytes(row.common):.1f} common, {megabytes(row.shared - row.common):.1f} saving; "
+        f"VMs {row.running} running, {row.blocked} blocked, {row.waiting} waiting, {row.ended} ended"
+    )

@@ -1,0 +1,1 @@
+"""Who gets which frame: sharing, ballooning, swapping, and the policies that decide."""

@@ -1,0 +1,73 @@
+"""Giving pages a shared frame, natively: look up, make the first one shared, remap (`emu.resources.sharing` has the service)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from emu.machine import control as cbw
+from emu.machine.memory import FRAME, SHARED_OWNER, FrameUse
+from emu.machine.native import as_words, compiled, load16, load32, store8, store16, store32
+from emu.resources import content
+from emu.vm import cow, pmap
+
+_FRAME_BYTES = FRAME.itemsize
+_OWNER, _USE, _PPN, _REFERENCES = (FRAME.fields[name][1] if FRAME.fields else 0 for name in ("owner", "use", "ppn", "references"))
+_SHARED = int(FrameUse.SHARED)
+
+
+@compiled
+def add_reference(ct: object, mpn: int, change: int) -> int:
+    """Change the number of pages that refer to a shared frame; how many do now."""
+    at = ct[content.FRAMES] + _FRAME_BYTES * mpn + _REFERENCES
+    count = load32(at) + change
+    store32(at, count)
+    return count
+
+
+@compiled
+def make_shared(ct: object, vms: Any, mpn: int) -> bool:
+    """Let the page of a hint be the first that refers to its frame, which is the machine's from now on; false if it cannot be."""
+    record = ct[content.FRAMES] + _FRAME_BYTES * mpn
+    owner = load16(record + _OWNER)
+    if owner >= len(vms) or vms[owner] == 0:
+        return False
+    cb = as_words(vms[owner], cbw.WORDS)
+    slot = load32(record + _PPN)
+    if not cow.can_be_shared(cb, slot) or pmap.entry(cb, slot) & pmap.MPN_MASK != mpn:
+        return False
+    cow.share(cb, slot, mpn)
+    store16(record + _OWNER, SHARED_OWNER)
+    store8(record + _USE, _SHARED)
+    store32(record + _PPN, 0)
+    store32(record + _REFERENCES, 1)
+    return True
+
+
+@compiled
+def share_page(ct: object, vms: Any, vm: int, slot: int) -> int:
+    """Scan one page of a VM, and share it if another holds the same: the frame that it does not need any more, else -1."""
+    cb = as_words(vms[vm], cbw.WORDS)
+    if not cow.can_be_shared(cb, slot):
+        return -1
+    own = pmap.entry(cb, slot) & pmap.MPN_MASK
+    match = content.look_up(ct, own)
+    if match == content.NONE:
+        return -1
+    if content.use_of(ct, match) != _SHARED and not make_shared(ct, vms, match):
+        return -1
+    content.remove(ct, own)
+    cow.share(cb, slot, match)
+    add_reference(ct, match, 1)
+    return own
+
+
+@compiled
+def share_pages(ct: object, vms: Any, numbers: Any, slots: Any, freed: Any) -> int:
+    """`share_page` of each of the pages (VM number, slot); the frames that are free now, and how many."""
+    count = 0
+    for at in range(len(numbers)):
+        mpn = share_page(ct, vms, numbers[at], slots[at])
+        if mpn >= 0:
+            freed[count] = mpn
+            count += 1
+    return count
