@@ -38,6 +38,7 @@ SLICES_A_SECOND = 10
 RESERVE_FRAMES = 256  # that a VM has in hand at a slice's start
 SHADOW_PAGES, NESTED_PAGES = 1024, 2048  # caps of each VM
 BALLOON_MOST = 0.65  # of a VM's memory (ESX: Mem.CtlMaxPercent)
+STUCK_SECONDS = 60  # of virtual time in which no VM can run: then none ever will
 PAGE_IO_SECONDS = 0.0005  # virtual time of a page from the swap area: that of the guests' own disks
 
 
@@ -88,6 +89,8 @@ class Host:
         self._random = np.random.Generator(np.random.PCG64([scenario.seed, 2]))
         self.sharing = Sharing(self.memory, scenario.seed) if scenario.services.scan_rate else None
         self._scan_debt = 0.0  # pages
+        self._stuck = 0  # slices in which no VM could run
+        self._times = 0  # all VMs' virtual time after the last slice
         self._disks: dict[tuple[int, int], Path] = {}
         self.vms = [self._plan(number, spec, swap_folder) for number, spec in enumerate(scenario.vms, 1)]
         self._specs = {vm.number: spec for vm, spec in zip(self.vms, scenario.vms, strict=True)}
@@ -141,8 +144,21 @@ class Host:
             vm.keep_swap_slots()
         self._end_stopped()
         self._serve()
+        self._give_up_if_stuck()
         if self._checks:
             self.check()
+
+    def _give_up_if_stuck(self) -> None:
+        """When no VM can go on, and nothing will change that: end them, each with its reason."""
+        living = self._living()
+        can_change = any(vm.phase is Phase.WAITING for vm in self.vms) or any(self._events[vm.number] for vm in living)
+        times = sum(vm.vm.virtual_time for vm in living)
+        is_stuck = living and not can_change and times == self._times
+        self._stuck, self._times = self._stuck + 1 if is_stuck else 0, times
+        if self._stuck > STUCK_SECONDS * SLICES_A_SECOND:
+            for vm in living:
+                vm.end(f"could not go on: {vm.why or 'the machine has no free memory'}")
+            self._end_stopped()
 
     def _living(self) -> list[HostedVm]:
         return [vm for vm in self.vms if vm.phase in (Phase.RUNNING, Phase.BLOCKED)]
@@ -291,14 +307,18 @@ class Host:
                 self._inflate(vm, of, pages)
         elif wanted < 0:
             self._deflate(vms, numbers, -wanted)
-        if self.state.pages:
+        if not self.state.pages:
+            for vm in vms:
+                vm.swap_problem = ""
+        else:
             urgent = int(self.marks.soft * (1 + MARGIN) * total) + 1 - self.memory.frames.free_count
             for vm, pages in zip(vms, divide(max(0, urgent), excess), strict=True):
                 self._page_out(vm, pages)
         for vm, part in zip(vms, excess, strict=True):
-            is_blocked = self.state.blocks and part > 0
-            vm.phase = Phase.BLOCKED if is_blocked else Phase.RUNNING
-            vm.why = "above its target while the machine is low" if is_blocked else ""
+            blocks = self.state.blocks and self.scenario.services.swap  # else nothing but the VM itself could make room
+            reason = "above its target while the machine is low" if blocks and part > 0 else ""
+            vm.why = vm.swap_problem or reason
+            vm.phase = Phase.BLOCKED if vm.why else Phase.RUNNING
 
     def _inflate(self, vm: HostedVm, of: VmNumbers, pages: int) -> None:
         target = min(of.ballooned + pages, of.balloon_most)
@@ -313,7 +333,8 @@ class Host:
                 vm.vm.set_balloon_target(target)
 
     def _page_out(self, vm: HostedVm, pages: int) -> None:
-        """Take pages of a VM at random; each is tried for sharing first."""
+        """Take pages of a VM at random; each is tried for sharing first. What the host refuses stays where it is."""
+        vm.swap_problem = ""
         if not self.scenario.services.swap or pages <= 0:
             return
         state = vm.vm.state
@@ -329,7 +350,7 @@ class Host:
             try:
                 vm.swap.put(slot, memoryview(self.memory.frame(MPN(word & pmap.MPN_MASK))))  # type: ignore[arg-type]
             except SwapFullError as error:
-                vm.phase, vm.why = Phase.BLOCKED, str(error)
+                vm.swap_problem = str(error)
                 break
             freed.append(int(swapping.page_out(state.control, slot)))
             vm.swapped.written += 1

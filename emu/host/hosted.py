@@ -59,6 +59,7 @@ class HostedVm:
     why: str = ""  # it is blocked or has ended
     stop: Stop | None = None
     swapped: SwapCounts = field(default_factory=SwapCounts)
+    swap_problem: str = ""  # why its area took no more pages at the last attempt
     balloon_is_set: bool = False  # by the scenario: the policy leaves the target alone from then on
     unplanned: int = 0  # times that it took frames in the middle of a slice
     _vm: VirtualMachine | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from emu.host.host import Host
 from emu.host.statistics import VmRow, machine_row, megabytes, state_line, vm_rows
@@ -21,9 +23,9 @@ class Top:
         self._before: dict[str, VmRow] = {}
         self._shown = [name for name, is_narrow in COLUMNS.items() if is_narrow or width >= WIDE]
 
-    def table(self, host: Host) -> Table:
+    def table(self, host: Host) -> Group:
         """The machine's line and a row for each VM."""
-        table = Table(title=state_line(machine_row(host)), title_justify="left", box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
         table.add_column("NAME", no_wrap=True)
         for name in self._shown:
             table.add_column(name, justify="right", no_wrap=True)
@@ -31,7 +33,7 @@ class Top:
             cells = dict(zip(COLUMNS, self._cells(row), strict=True))
             label = row.name if row.phase == "running" else f"{row.name} ({row.phase})"
             table.add_row(label, *(cells[name] for name in self._shown))
-        return table
+        return Group(Text(state_line(machine_row(host)), no_wrap=True, overflow="ignore"), table)
 
     def _cells(self, row: VmRow) -> list[str]:
         before = self._before.get(row.name, row)

@@ -49,7 +49,7 @@ class SwapArea:
             else:
                 self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileExistsError as error:
-            raise UsageError(f"{path}: is there already: a swap area is made anew for each run") from error
+            raise UsageError(f"{path}: is there already, perhaps of a run that was killed: remove it") from error
         except OSError as error:
             raise UsageError(f"{path}: cannot make the swap area ({_reason(error)})") from error
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -73,7 +75,7 @@ def test_guests_under_pressure_notice_nothing(tmp_path: Path) -> None:
     assert [vm.why for vm in host.vms] == ["exited with value 0"] * 4
     assert b"14 passed, 0 failed" in watcher.printed["check"]
     assert not any(b"FAIL" in text for text in watcher.printed.values())
-    assert FreeState.HARD in watcher.states
+    assert FreeState.HARD in {state for _, state in host.counts.changes}
     assert host.counts.paged_out > 1000
     assert sum(vm.swapped.read for vm in host.vms) > 1000
     assert host.counts.frames_shared > 100
@@ -171,3 +173,49 @@ def test_events_and_times() -> None:
     ]
     assert [rows[-1].mctltgt for rows in watcher.rows[2:]] == [0, 256, 256, 256]
     assert (host.vms[0].why, host.vms[1].why, host.vms[1].shares) == ("stopped by the scenario", "the run is over", 7)
+
+
+def test_a_full_disk_pauses_vms_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host takes no page for a while: whose pages should go waits, with the reason; later all goes on, and every byte is right."""
+    real, refused, seen = os.pwrite, [], set()
+
+    def pwrite(descriptor: int, data: memoryview, at: int) -> int:
+        if len(refused) < 60:
+            refused.append(at)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(descriptor, data, at)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    host = Host(scenario.parse(PRESSURE.replace('seconds = "9s"', ""), "test", "test"), checks=True)
+    watcher = Watcher()
+    host.run(watcher, stop=lambda: bool(seen.update(vm.why for vm in host.vms)))
+    assert "the swap area: cannot write (no space left on device)" in seen
+    assert [vm.why for vm in host.vms] == ["exited with value 0"] * 4
+    assert not any(b"FAIL" in text for text in watcher.printed.values())
+    host.close()
+
+
+def test_a_machine_that_stays_full_ends_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pwrite(_descriptor: int, _data: memoryview, _at: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    guest = 'noballoon run="toucher schedule=12m@0 seconds=9 seed=1"'
+    host, _ = run(f'memory = "12M"\n[[vm]]\nname = "big"\nmemory = "16M"\nappend = \'{guest}\'\n', checks=False)
+    ended = {vm.name: vm.why for vm in host.vms}
+    assert "could not go on: the swap area: cannot write (no space left on device)" in ended.values()
+
+
+def test_a_swap_file_that_was_cut_short_ends_the_vm_that_needs_it(tmp_path: Path) -> None:
+    host = Host(scenario.parse(PRESSURE, "test", "test"), swap_folder=tmp_path)
+    while not any(vm.swapped.written > 200 for vm in host.vms):
+        host.step()
+    for path in tmp_path.glob("*.swap"):
+        os.truncate(path, 0)
+    host.run()
+    broken = [vm for vm in host.vms if "ends before slot" in vm.why and vm.why.endswith("somebody cut it short")]
+    assert broken
+    assert all(vm.phase is Phase.ENDED for vm in broken)
+    assert any(vm.why == "exited with value 0" for vm in host.vms)
+    host.close()
+    assert host.memory.frames.free_count == len(host.memory.frames)

@@ -61,7 +61,7 @@ def test_the_file_is_made_anew_and_removed(tmp_path: Path) -> None:
     area = SwapArea(path, 4, 4)
     area.put(3, page(1))
     assert path.stat().st_size == PAGE_BYTES
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="is there already, perhaps of a run that was killed: remove it"):
         SwapArea(path, 4, 4)
     area.close()
     assert not path.exists()
