@@ -91,7 +91,8 @@ def metadata(wheel: Path) -> Message:
 
 
 def modules() -> set[str]:
-    return {path.relative_to(ROOT).as_posix() for path in (ROOT / "emu").rglob("*.py")}
+    found = [*(ROOT / "emu").rglob("*.py"), *(ROOT / "emu" / "host" / "scenarios").glob("*.toml")]
+    return {path.relative_to(ROOT).as_posix() for path in found}
 
 
 def test_sdist_has_all_sources_and_nothing_built(sdist: Path) -> None:
