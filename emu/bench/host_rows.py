@@ -185,5 +185,5 @@ HOST_BENCHMARKS: dict[str, Callable[[], Row]] = {
     "swap": swap,
     "slowdown": slowdown,
     "threads": threads,
-    **{f"hosts-{count}": (lambda count=count: hosts(count)) for count in (10, 30, 100)},
+    **{f"hosts-{count}": (lambda count=count: hosts(count)) for count in (10, 30, 100)},  # type: ignore[misc]
 }
