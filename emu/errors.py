@@ -43,5 +43,11 @@ class OutputError(EmuError):
     exit_status = 74
 
 
+class SnapshotError(EmuError):
+    """A file is no snapshot that this emu can go on from, or is damaged."""
+
+    exit_status = 66
+
+
 class BrokenInvariantError(EmuError):
     """A checker found state that must not exist. Always a bug of emu."""

@@ -89,7 +89,7 @@ def _share_and_break() -> tuple[float, float]:
     control = vms[1].vm.control
     start = time.perf_counter()
     for slot in slots.tolist():
-        cow.break_sharing(control, slot)
+        cow.break_sharing(control, slot, cow.BY_STORE)
     return share_us, (time.perf_counter() - start) / PAGES * 1e6
 
 

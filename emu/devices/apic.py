@@ -12,6 +12,7 @@ Invariants (asserted by `check`):
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from emu.devices.clock import NEVER, Clock
 from emu.devices.ports import floating
@@ -45,6 +46,8 @@ BROADCAST, FLAT = 0xFF, 0xF
 
 class LocalApic:
     """The APIC; `on_end_of_interrupt`, if set, gets the vectors of level-triggered interrupts that were served."""
+
+    WIRING: ClassVar = frozenset({"_clock", "on_end_of_interrupt"})
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from emu.devices import ata_identity
 from emu.devices.ata_identity import HEADS, SECTORS_A_TRACK
@@ -28,6 +28,7 @@ from emu.devices.clock import NEVER, Clock
 from emu.devices.disk import SECTOR_BYTES, Disk, DiskError
 from emu.devices.guest_memory import Extent, GuestMemory
 from emu.errors import BrokenInvariantError
+from emu.saving import as_value
 
 BSY, DRDY, DF, DSC, DRQ, ERR = 0x80, 0x40, 0x20, 0x10, 0x08, 0x01  # of the status register
 READY = DRDY | DSC
@@ -57,6 +58,8 @@ class DriveSettings:
 class DriveCounts:
     """What the drive did, for the summary."""
 
+    WIRING: ClassVar[frozenset[str]] = frozenset()
+
     reads: int = 0  # transfers
     writes: int = 0
     read_bytes: int = 0
@@ -78,6 +81,7 @@ class Host(Protocol):
         """A transfer of `size` bytes is over, with or without an error; 0: nothing was moved."""
 
 
+@as_value
 class State(Enum):
     """What a drive is at."""
 
@@ -88,6 +92,7 @@ class State(Enum):
     DMA_READY = 4
 
 
+@as_value
 @dataclass(frozen=True)
 class Access:
     """One of the commands that read or write sectors."""
@@ -126,6 +131,8 @@ ACCESSES: dict[int, Access] = {
 
 class Drive:
     """Drive 0 of a channel."""
+
+    WIRING: ClassVar = frozenset({"_settings", "_clock", "_memory", "_host", "_others", "disk"})
 
     def __init__(self, settings: DriveSettings, clock: Clock, insns_per_second: int, memory: GuestMemory, host: Host) -> None:
         self.disk = settings.disk

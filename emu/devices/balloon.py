@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from emu.devices.clock import Clock
 
@@ -96,6 +96,8 @@ class PageStore(Protocol):
 class BalloonCounts:
     """What the balloon did, for the summary."""
 
+    WIRING: ClassVar[frozenset[str]] = frozenset()
+
     calls: int = 0
     starts: int = 0
     locks: int = 0  # pages
@@ -109,6 +111,8 @@ class BalloonCounts:
 
 class Balloon:
     """The port."""
+
+    WIRING: ClassVar = frozenset({"_clock", "_registers", "_pages"})
 
     def __init__(self, clock: Clock, insns_per_second: int, registers: Registers, pages: PageStore) -> None:
         self._clock, self._rate = clock, insns_per_second

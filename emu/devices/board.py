@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from emu.devices import apic, cmos, debug, ioapic, pci
 from emu.devices.ata import DriveSettings
@@ -65,6 +65,8 @@ class Signals(Protocol):
 
 class Board:
     """Everything behind the ports."""
+
+    WIRING: ClassVar = frozenset({"_clock", "ports", "mmio", "_timed"})
 
     def __init__(self, settings: BoardSettings, clock: Clock, memory: GuestMemory, signals: Signals) -> None:
         self._clock = clock

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
+from typing import ClassVar
 
 from emu.devices.clock import NEVER, Clock, ticks_at, time_of_tick
 from emu.errors import BrokenInvariantError
@@ -46,6 +47,8 @@ def memory_registers(memory_bytes: int) -> dict[int, int]:
 
 class Cmos:
     """The chip; `set_irq` drives IRQ 8."""
+
+    WIRING: ClassVar = frozenset({"_clock", "_set_irq"})
 
     def __init__(
         self, clock: Clock, insns_per_second: int, start_time: int, memory_bytes: int, set_irq: Callable[[bool], None]

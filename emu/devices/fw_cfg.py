@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from typing import ClassVar
 
 from emu.devices.guest_memory import GuestMemory
 
@@ -25,6 +26,8 @@ CHUNK_BYTES = 1 << 20
 
 class FwCfg:
     """The device. `files` are found by name in its directory; `memory_bytes` is what it says of RAM."""
+
+    WIRING: ClassVar = frozenset({"_items", "_memory"})
 
     PORTS = (range(PORT_SELECTOR, PORT_DATA + 1), range(PORT_DMA_HIGH, PORT_DMA_LOW + 4))
     SIZES = (1, 2, 4)
@@ -56,13 +59,18 @@ class FwCfg:
         self._dma_high = 0
 
     def _select(self, key: int) -> None:
-        self._item = self._items.get(key, b"")
+        self._selected = key
         self._offset = 0
+
+    @property
+    def _item(self) -> bytes:
+        return self._items.get(self._selected, b"")
 
     def read(self, port: int, size: int) -> int:
         """IN: the next byte of the item, or the DMA signature."""
         if port == PORT_DATA and size == 1:
-            byte = self._item[self._offset] if self._offset < len(self._item) else 0
+            item = self._item
+            byte = item[self._offset] if self._offset < len(item) else 0
             self._offset += 1
             return byte
         if port >= PORT_DMA_HIGH:

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from typing import ClassVar
 
 from emu.devices import pci
 from emu.devices.ata import COMMAND, Drive, DriveSettings
@@ -32,6 +33,7 @@ from emu.devices.clock import Clock
 from emu.devices.guest_memory import Extent, GuestMemory
 from emu.devices.ports import PORTS, PortBus
 from emu.errors import BrokenInvariantError
+from emu.saving import Giver, Taker
 
 FIRST_CHANNEL, SECOND_CHANNEL = (0x1F0, 0x3F6), (0x170, 0x376)  # command block, and device control
 DATA, STATUS = 0, COMMAND
@@ -58,6 +60,8 @@ class EmptyChannel:
 
 class MasterRegisters:
     """One channel's half of the bus master."""
+
+    WIRING: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self) -> None:
         self.reset()
@@ -90,6 +94,8 @@ class MasterRegisters:
 
 class Ide:
     """The controller. `function` are its registers in PCI configuration space; `set_irq` drives IRQ 14."""
+
+    WIRING: ClassVar = frozenset({"_ports", "_function", "_memory", "_set_irq"})
 
     def __init__(
         self,
@@ -187,8 +193,18 @@ class Ide:
         base = self._function.register(pci.BAR4, 4) & ~0xF
         is_on = self._function.register(pci.COMMAND, 2) & pci.COMMAND_IO and 0 < base < PORTS
         self._base = base if is_on else None
-        self._ports.move(self, None if self._base is None else range(self._base, self._base + MASTER_PORTS))
+        self._move_ports()
         self._start_if_ready()
+
+    def _move_ports(self) -> None:
+        self._ports.move(self, None if self._base is None else range(self._base, self._base + MASTER_PORTS))
+
+    def saved_extra(self, _taker: Taker) -> None:
+        """Nothing; `give_extra` is asked for."""
+
+    def give_extra(self, _data: None, _giver: Giver) -> None:
+        """From a snapshot: the bus knows where the ports are."""
+        self._move_ports()
 
     def _start_if_ready(self) -> None:
         may_master = self._function.register(pci.COMMAND, 2) & pci.COMMAND_MASTER

@@ -7,6 +7,8 @@ Invariant (asserted by `check`): only a level-triggered entry waits for an end o
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from emu.devices.apic import LocalApic
 from emu.errors import BrokenInvariantError
 
@@ -24,6 +26,8 @@ HIGH_BITS = 0xFF << 24
 
 class IoApic:
     """The I/O APIC in front of one local APIC."""
+
+    WIRING: ClassVar = frozenset({"_apic"})
 
     def __init__(self, apic: LocalApic) -> None:
         self._apic = apic

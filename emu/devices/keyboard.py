@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import ClassVar
 
 PORT_DATA, PORT_COMMAND = 0x60, 0x64
 STATUS_OUTPUT_FULL, STATUS_SYSTEM, STATUS_COMMAND, STATUS_UNLOCKED = 0x01, 0x04, 0x08, 0x10
@@ -24,6 +25,8 @@ MAX_ANSWERS = 16  # bytes kept for a guest that never reads
 
 class KeyboardController:
     """The controller; `reset_machine` is called when it pulls the reset line."""
+
+    WIRING: ClassVar = frozenset({"_reset_machine"})
 
     PORTS = (range(PORT_DATA, PORT_DATA + 1), range(PORT_COMMAND, PORT_COMMAND + 1))
 

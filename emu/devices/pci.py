@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from emu.devices.ports import floating
 
@@ -42,6 +43,8 @@ class Identity:
 
 class Function:
     """One function's 256 bytes; `on_change` is called after each write to them."""
+
+    WIRING: ClassVar = frozenset({"on_change"})
 
     def __init__(self, identity: Identity, fixed: Mapping[int, int], writable: Mapping[int, int]) -> None:
         """`fixed` are 16-bit registers at power-on, `writable` masks of 32-bit ones, by offset."""
@@ -106,6 +109,8 @@ def host_bridge() -> Function:
 
 class PciBus:
     """Mechanism 1 and the functions behind it, by (device, function) on bus 0."""
+
+    WIRING: ClassVar = frozenset({"ide"})
 
     ADDRESS_SIZES = (1, 4)  # bytes are taken, and ignored: split, a double word would reach CF9, the chipset's reset
     DATA_SIZES = (1, 2, 4)

@@ -12,6 +12,8 @@ Invariants (asserted by `check`):
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from emu.errors import BrokenInvariantError
 
 CASCADE = 2
@@ -28,6 +30,8 @@ POLL_HAS_REQUEST = 0x80
 
 class Pic:
     """One 8259A; `cascade_lines` are the inputs that slaves hang on, as bits."""
+
+    WIRING: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, cascade_lines: int) -> None:
         self._cascade_lines = cascade_lines
@@ -185,6 +189,8 @@ class Pic:
 
 class PicPair:
     """Master and slave as on a PC, at ports 20, 21, A0, A1 and, for the trigger modes, 4D0 and 4D1."""
+
+    WIRING: ClassVar[frozenset[str]] = frozenset()
 
     PORTS = (range(0x20, 0x22), range(0xA0, 0xA2), range(0x4D0, 0x4D2))
     LEVEL_ALLOWED = (0xF8, 0xDE)  # timer, keyboard, cascade, RTC and FPU lines are edge-triggered for good

@@ -15,6 +15,7 @@ Invariants (asserted by `check`):
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from emu.devices.clock import NEVER, Clock, ticks_at, time_of_tick
 from emu.errors import BrokenInvariantError
@@ -41,6 +42,8 @@ def to_bcd(value: int) -> int:
 
 class Counter:
     """One of the three; times are ticks of the 8254's clock."""
+
+    WIRING: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self) -> None:
         self.gate = True
@@ -208,6 +211,8 @@ class Counter:
 
 class Pit:
     """The 8254 and port 61. `set_irq` drives the timer's line."""
+
+    WIRING: ClassVar = frozenset({"_clock", "_set_irq"})
 
     PORTS = (range(0x40, 0x44), range(PORT_GATE, PORT_GATE + 1))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 DATA, STATUS, CONTROL = 0x378, 0x379, 0x37A
 READY = 0xDF  # not busy, no acknowledge pulse, selected, paper, no error (the last is low when there is one)
 CONTROL_BITS, CONTROL_ONES = 0x1F, 0xC0
@@ -9,6 +11,8 @@ CONTROL_BITS, CONTROL_ONES = 0x1F, 0xC0
 
 class Printer:
     """Data and control read back as written; the bytes go nowhere."""
+
+    WIRING: ClassVar[frozenset[str]] = frozenset()
 
     PORTS = (range(DATA, CONTROL + 1),)
 

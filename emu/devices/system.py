@@ -6,6 +6,7 @@ The A20 line of this board is always open; its bit reads back as written.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 PORT_FAST_A20, PORT_RESET, PORT_POST = 0x92, 0xCF9, 0x80
 FAST_RESET, FAST_A20 = 0x01, 0x02
@@ -14,6 +15,8 @@ RESET_NOW, RESET_KIND = 0x04, 0x0A  # a rising edge of bit 2 resets; the rest sa
 
 class SystemPorts:
     """The three; `reset_machine` is called for a reset."""
+
+    WIRING: ClassVar = frozenset({"_reset_machine"})
 
     PORTS = tuple(range(port, port + 1) for port in (PORT_FAST_A20, PORT_RESET, PORT_POST))
 

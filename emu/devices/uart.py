@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import ClassVar
 
 from emu.errors import BrokenInvariantError
 
@@ -35,6 +36,8 @@ MSR_CHANGES_SHIFT = 4
 
 class Uart:
     """The port at `base`; `send` gets each byte that goes out, `set_irq` the level of the interrupt line."""
+
+    WIRING: ClassVar = frozenset({"ports", "_send", "_set_irq"})
 
     def __init__(self, base: int, send: Callable[[bytes], None], set_irq: Callable[[bool], None]) -> None:
         self.ports = range(base, base + 8)

@@ -8,6 +8,7 @@ them only the start address has an effect. They begin as a BIOS leaves them in m
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from emu.devices.clock import Clock, ticks_at
 
@@ -59,6 +60,8 @@ def first_colours() -> bytes:
 
 class Vga:
     """The adapter."""
+
+    WIRING: ClassVar = frozenset({"_clock"})
 
     PORTS = (range(PORT_ATTRIBUTE, PORT_GRAPHICS + 2), range(PORT_CRTC, PORT_CRTC + 2), range(PORT_STATUS, PORT_STATUS + 1))
 

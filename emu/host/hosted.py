@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from threading import Lock
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,7 +17,9 @@ from emu.errors import EmuError
 from emu.events import Outcome
 from emu.machine import control as cbw
 from emu.machine.memory import MachineMemory
+from emu.resources.sampling import WorkingSet
 from emu.resources.swap_area import SwapArea
+from emu.saving import as_value
 from emu.units import MPN, PAGE_BYTES
 from emu.vm import pmap
 from emu.vm.exits import Stop
@@ -24,6 +27,7 @@ from emu.vm.launch import RecordingConsole
 from emu.vm.vm import VirtualMachine
 
 
+@as_value
 class Phase(StrEnum):
     """Where a VM is in its life."""
 
@@ -37,6 +41,8 @@ class Phase(StrEnum):
 class SwapCounts:
     """Pages that came and went since the start."""
 
+    WIRING: ClassVar[frozenset[str]] = frozenset()
+
     read: int = 0
     written: int = 0
 
@@ -45,6 +51,8 @@ class SwapCounts:
 class HostedVm:
     """One VM; implements `emu.vm.vm.HostSide`. Times are instructions of the machine's virtual time."""
 
+    WIRING: ClassVar = frozenset({"name", "number", "memory", "lock", "least_pages", "page_insns", "_vm"})
+
     name: str
     number: int
     memory: MachineMemory
@@ -52,7 +60,7 @@ class HostedVm:
     least_pages: int
     shares: int
     started_at: int
-    page_insns: int  # virtual time that the swap area's disk takes for a page
+    page_insns: int  # virtual time that a page takes to come from the swap area's disk
     swap: SwapArea
     console: RecordingConsole = field(default_factory=RecordingConsole)
     phase: Phase = Phase.WAITING
@@ -61,6 +69,8 @@ class HostedVm:
     swapped: SwapCounts = field(default_factory=SwapCounts)
     swap_problem: str = ""  # why its area took no more pages at the last attempt
     balloon_is_set: bool = False  # by the scenario: the policy leaves the target alone from then on
+    working_set: WorkingSet | None = None  # once it runs, if working sets are sampled
+    writing: dict[int, int] = field(default_factory=dict)  # pages that go to the area: when they will be there
     unplanned: int = 0  # times that it took frames in the middle of a slice
     _vm: VirtualMachine | None = None
 
@@ -70,9 +80,9 @@ class HostedVm:
         assert self._vm is not None, f"{self.name} has not started"
         return self._vm
 
-    def begin(self, vm: VirtualMachine) -> None:
+    def begin(self, vm: VirtualMachine, working_set: WorkingSet | None = None) -> None:
         """It runs from now on."""
-        self._vm, self.phase = vm, Phase.RUNNING
+        self._vm, self.phase, self.working_set = vm, Phase.RUNNING, working_set
 
     # ---- what the VM asks ----
 
@@ -80,13 +90,18 @@ class HostedVm:
         """Put a page of the swap area into a frame."""
         self.swap.get(slot, memoryview(self.memory.frame(MPN(mpn))))  # type: ignore[arg-type]
         self.swapped.read += 1
-        return self.page_insns
+        return 0 if slot in self.writing else self.page_insns
 
     def allocate(self) -> None:
         """Frames at once."""
         with self.lock:
             self.unplanned += not self.vm.is_alone
             self.vm.state.refill()
+
+    def wrote(self, slot: int, due: int) -> None:
+        """A page is on the disk, unless it went out again since."""
+        if self.writing.get(slot) == due:
+            del self.writing[slot]
 
     # ---- slices ----
 
@@ -120,7 +135,7 @@ class HostedVm:
         self.settle()
         self.vm.close()
         self.swap.close()
-        self._vm = None
+        self._vm = self.working_set = None
 
     # ---- pages ----
 
@@ -144,7 +159,7 @@ class HostedVm:
             return
         ram = self.vm.state.pmap[: self.vm.state.ram_pages] >> pmap.STATE_SHIFT & pmap.STATE_MASK
         gone = (ram == pmap.UNALLOCATED) | (ram == pmap.BALLOONED) | (ram == pmap.SHARED)
-        pages = np.flatnonzero(gone & (self.swap.slot_of >= 0))
+        pages = np.flatnonzero(gone & (self.swap.place_of >= 0))
         if len(pages):
             self.swap.free(pages)
 

@@ -59,6 +59,10 @@ class Services:
     scan_rate: int = 200  # pages a virtual second, over all VMs (ESX: Mem.ShareScanTotal); 0: no page sharing
     balloon: bool = True
     swap: bool = True
+    compress: bool = False  # pages on swap areas
+    sample_us: int = (
+        30_000_000  # period in which working sets are sampled, of each VM's time (ESX: Mem.SamplePeriod); 0: they are not
+    )
     rebalance_us: int = 1_000_000  # between two computations of targets
 
 
@@ -74,6 +78,7 @@ class Scenario:
     seconds_us: int | None = None  # None: until every VM has ended
     insns_per_second: int = DEFAULT_RATE
     services: Services = field(default_factory=Services)
+    text: str = ""  # that it was read from
 
     def instructions(self, microseconds: int) -> int:
         """A time in instructions."""
@@ -111,7 +116,7 @@ def parse(text: str, where: str, name: str) -> Scenario:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{where}: {error}") from error
-    return _Reader(where).scenario(values, name)
+    return replace(_Reader(where).scenario(values, name), text=text)
 
 
 class _Reader:
@@ -255,6 +260,8 @@ SERVICE_KEYS = {
     "scan_rate": ("scan_rate", "number"),
     "balloon": ("balloon", "switch"),
     "swap": ("swap", "switch"),
+    "compress": ("compress", "switch"),
+    "sample_period": ("sample_us", "time"),
     "rebalance": ("rebalance_us", "time"),
 }
 VM_KEYS = {

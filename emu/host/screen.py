@@ -10,10 +10,10 @@ from emu.host.host import Host
 from emu.host.statistics import VmRow, machine_row, megabytes, state_line, vm_rows
 
 COLUMNS = {  # and whether a narrow screen has it
-    "MEMSZ": True, "GRANT": True, "SZTGT": True, "MCTLSZ": True, "MCTLTGT": True, "MCTLMAX": False, "SWCUR": True, "SWTGT": False,
+    "MEMSZ": True, "GRANT": True, "SZTGT": True, "TCHD": False, "ACTV": True, "MCTLSZ": True, "MCTLTGT": True, "MCTLMAX": False, "SWCUR": True, "SWTGT": False,
     "SWR/s": True, "SWW/s": True, "SHRD": True, "ZERO": False, "SHRDSVD": True, "COWH": False, "OVHD": False,
 }  # fmt: skip
-WIDE = 130  # characters that all of them take
+WIDE = 145  # characters that all of them take
 
 
 class Top:
@@ -39,7 +39,7 @@ class Top:
         before = self._before.get(row.name, row)
         self._before[row.name] = row
         pages = (
-            *(row.memsz, row.grant, row.sztgt, row.mctlsz, row.mctltgt, row.mctlmax, row.swcur, row.swtgt),
+            *(row.memsz, row.grant, row.sztgt, row.tchd, row.actv, row.mctlsz, row.mctltgt, row.mctlmax, row.swcur, row.swtgt),
             *(row.swr - before.swr, row.sww - before.sww, row.shrd, row.zero, row.shrdsvd, row.cowh, row.ovhd),
         )
         return [f"{megabytes(count):.1f}" for count in pages]

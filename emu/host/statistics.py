@@ -1,7 +1,4 @@
-"""What a host knows of its VMs at a time, under the names that esxtop gives it; sizes are in pages.
-
-TCHD and ACTV, a VM's touched and active memory, need sampling of working sets, which is not there yet: they are left out, not guessed.
-"""
+"""What a host knows of its VMs at a time, under the names that esxtop gives it; sizes are in pages."""
 
 from __future__ import annotations
 
@@ -27,6 +24,8 @@ class VmRow:
     memsz: int  # its memory: max
     grant: int  # guest pages that have a frame, shared ones included
     sztgt: int  # allocation that the policy gives it
+    tchd: int  # its working set, as sampled: the largest of the sampler's averages
+    actv: int  # the newest of them alone
     mctlsz: int  # in its balloon
     mctltgt: int
     mctlmax: int
@@ -48,17 +47,19 @@ def vm_row(host: Host, vm: HostedVm) -> VmRow:
     kinds = ram >> pmap.STATE_SHIFT & pmap.STATE_MASK
     shared = ram[kinds == pmap.SHARED] & pmap.MPN_MASK
     present = ram[kinds == pmap.PRESENT_PAGE] & pmap.MPN_MASK
-    references = host.memory.frames.records["references"][shared]
+    references = np.ones(0) if host.sharing is None else host.sharing.table.references(shared)
     zero_frame = -1 if host.sharing is None else host.sharing.zero_frame
     hints = 0 if host.sharing is None else int(np.count_nonzero(host.sharing.table.listed[present]))
-    target = host.allocations.get(vm.number, 0)
-    most = host.balloon_most(vm)
+    target = host.reclamation.allocations.get(vm.number, 0)
+    most = host.reclamation.balloon_most(vm)
     return VmRow(
         name=vm.name,
         phase=str(vm.phase),
         memsz=state.ram_pages,
         grant=len(shared) + len(present),
         sztgt=target,
+        tchd=0 if vm.working_set is None else vm.working_set.estimate,
+        actv=0 if vm.working_set is None else vm.working_set.current,
         mctlsz=vm.vm.balloon.size,
         mctltgt=vm.vm.balloon.target,
         mctlmax=most,
@@ -102,14 +103,14 @@ def machine_row(host: Host) -> MachineRow:
     is_shared = records["use"] == FrameUse.SHARED
     return MachineRow(
         seconds=host.now / host.scenario.insns_per_second,
-        state=host.state.name.lower(),
+        state=host.reclamation.state.name.lower(),
         frames=len(host.memory.frames),
         free=host.memory.frames.free_count,
         running=phases.count(Phase.RUNNING),
         blocked=phases.count(Phase.BLOCKED),
         waiting=phases.count(Phase.WAITING),
         ended=phases.count(Phase.ENDED),
-        shared=int(np.sum(records["references"][is_shared])),
+        shared=0 if host.sharing is None else int(np.sum(host.sharing.table.references(np.flatnonzero(is_shared)))),
         common=int(np.count_nonzero(is_shared)),
     )
 

@@ -172,6 +172,8 @@ DROPPED_COUNT = 172  # N, P
 SWAP_IN_FN = 173  # P: C function (slot, MPN) that puts a page's contents into a frame, 0 if it did
 SWAP_FAILED = 174  # N: 1 once it did not
 STALL = 175  # N, P: virtual time that must pass before the guest goes on: the disk's, for pages that came from it
+HISTORY = 176  # P: host address of int64[SLOTS][4], what sharing did to each page (`emu.vm.cow`); 0: not kept
+WATCHED = 177  # P: host address of uint8[SLOTS]: pages whose next access is waited for (`emu.vm.watching`)
 FN_FLUSH_PAGE = 156  # P: its tlb_flush_page(CPUState *, address); 0 if this library does not show it
 
 # Memory-mapped devices (`emu.vm.step`).
@@ -183,3 +185,66 @@ CACHE_HITS = 144  # N: shadow pages found again
 PREFETCHED = 145  # N: entries filled before a fault asked for them
 RECYCLED = 146  # N: shadow pages dropped to make room
 FLOODED = 147  # N: tables given up because they were written as data
+
+# Words that hold addresses of this process, or handles: another process that goes on with a VM has its own (`emu.vm.state`).
+HOST_ADDRESSES = (
+    ENGINE,
+    FN_COPY,
+    HOST_CONTEXT,
+    ENV,
+    ERROR_CODE,
+    FN_SAVE,
+    FN_RESTORE,
+    FN_STOP,
+    FN_REG_READ,
+    FN_REG_WRITE,
+    FN_CTL,
+    SCRATCH,
+    VMCB,
+    SELF,
+    MEMORY,
+    PMAP,
+    RMAP,
+    TABLES,
+    RESERVE,
+    FRAMES,
+    SHADOW_ROWS,
+    LINKS,
+    UNSYNC_ROWS,
+    UNSYNC_COPIES,
+    BLOCKS,
+    BLOCK,
+    ENTER_BLOCK_FN,
+    CODE_PAGES,
+    CODE_COPY,
+    STEP_ROWS,
+    STEP_COPIES,
+    SINKS,
+    PORT_READ_FN,
+    PORT_WRITE_FN,
+    IO_CONTEXT,
+    MEMORY_EXIT_FN,
+    REGISTER_EXIT_FN,
+    DELIVER_FN,
+    EVENTS,
+    COUNTERS,
+    INSN_AT,
+    EFER_AT,
+    STAR_AT,
+    KERNEL_GS_BASE_AT,
+    SYSENTER_CS_AT,
+    SYSENTER_ESP_AT,
+    SYSENTER_EIP_AT,
+    LIVE_CR3,
+    LIVE,
+    ASIDE_CONTEXT,
+    ENGINE_CPU,
+    FREED,
+    DROPPED,
+    HISTORY,
+    WATCHED,
+    SWAP_IN_FN,
+    FN_FLUSH_PAGE,
+    DEVICE_READ_FN,
+    DEVICE_WRITE_FN,
+)

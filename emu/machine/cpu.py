@@ -11,10 +11,11 @@ the engine's state made at each exit (`emu.machine.env` has its layout, `emu.mac
 from __future__ import annotations
 
 import ctypes
+from typing import ClassVar
 
 import numpy as np
 
-from emu.errors import EngineError
+from emu.errors import EngineError, SnapshotError
 from emu.machine import control as cbw
 from emu.machine import env as env_at
 from emu.machine import exit_checks
@@ -35,6 +36,7 @@ from emu.machine.engine import (
     x86_const,
 )
 from emu.machine.memory import FrameUse, MachineMemory
+from emu.saving import Giver, Taker
 from emu.units import MPN, PAGE_BYTES
 
 __all__ = ["RESET_STATE", "Cpu"]
@@ -42,6 +44,9 @@ __all__ = ["RESET_STATE", "Cpu"]
 
 class Cpu:
     """One virtual CPU. `control` is the VM's control block, whose engine words this class fills."""
+
+    WIRING: ClassVar = frozenset({"memory", "control", "engine", "_host", "_io", "_aside", "_scratch", "_places", "_eip"})
+    RESIZED: ClassVar = ("frames",)
 
     def __init__(self, memory: MachineMemory, control: np.ndarray, owner: int) -> None:
         places = calibrate()
@@ -85,13 +90,16 @@ class Cpu:
             cbw.FN_REG_WRITE: address("uc_reg_write"),
             cbw.FN_CTL: address("uc_ctl"),
             cbw.SCRATCH: int(self._scratch.ctypes.data),
-            cbw.VMCB: self.memory.address + int(self.frames[0]) * PAGE_BYTES,
             cbw.CC_OP_EFLAGS: places.cc_op_eflags,
             cbw.MEMORY: self.memory.address,
             cbw.LIVE_CR3: live.env + env_at.CR3,
         } | {KEPT_MSRS[number]: context + place for number, place in places.msrs.items()}
         for word, value in words.items():
             self.control[word] = value
+        self._show_vmcb()
+
+    def _show_vmcb(self) -> None:
+        self.control[cbw.VMCB] = self.memory.address + int(self.frames[0]) * PAGE_BYTES
 
     def add_hooks(
         self, *, on_exit: int, on_block: int, on_port_read: int, on_port_write: int, on_syscall: int, on_sysenter: int
@@ -146,6 +154,26 @@ class Cpu:
         """Drop all of the engine's cached translations of addresses."""
         if uclib.uc_ctl(self.engine.handle, ctypes.c_int(FLUSH_TLB)):
             raise EngineError("unicorn refuses to flush its TLB")
+
+    def saved_extra(self, taker: Taker) -> dict[str, int]:
+        """For a snapshot: all registers, of which CONTEXT has the part that the VMM works on, and the engine the others."""
+        whole = self.engine.uc.context_save()
+        live = self.engine.raw(whole)[self._places.env :].copy()
+        high = self._places.high_at
+        for part in (slice(0, self._places.low_bytes), slice(high, high + self._places.high_bytes)):
+            live[part] = self.registers[part]
+        live[-8:] = 0  # where in translated code the last helper was called from
+        return {"registers": taker.array(live)}
+
+    def give_extra(self, data: dict[str, int], giver: Giver) -> None:
+        """From a snapshot: the engine is where that one's was, its caches empty."""
+        saved = giver.arrays[data["registers"]]
+        if saved.shape != self.registers.shape:
+            raise SnapshotError("the snapshot is of another build of Unicorn")
+        self.registers[:] = saved
+        self.engine.uc.context_restore(self.engine.context)
+        self.flush_tlb()
+        self._show_vmcb()
 
     def close(self) -> None:
         """Give the frames back; the engine must not run any more."""

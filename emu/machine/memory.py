@@ -16,6 +16,7 @@ from __future__ import annotations
 import mmap
 import os
 from enum import IntEnum
+from typing import ClassVar
 
 import numpy as np
 
@@ -28,7 +29,8 @@ FRAME = np.dtype(
         ("use", "u1"),  # a FrameUse
         ("flags", "u1"),
         ("ppn", "<u4"),  # guest page that the frame holds, where `use` is GUEST
-        ("references", "<u4"),  # mappings by pmaps
+        ("references", "<u2"),  # mappings by pmaps (of a shared frame: `emu.resources.references`)
+        ("spare", "<u2"),
         ("row", "<i4"),  # shadow page, where `use` is SHADOW
         ("next", "<u4"),  # link of a list that the frame is on
         ("previous", "<u4"),
@@ -49,11 +51,14 @@ class FrameUse(IntEnum):
     RESERVE = 2  # handed to a VM, not yet used
     GUEST = 3  # in a pmap
     TABLE = 4  # shadow or nested table
+    WRITING = 6  # its page goes to a swap area; free when that is done
     SHARED = 5  # in any number of pmaps, read-only; SHARED_OWNER has it
 
 
 class MachineMemory:
     """`frames` frames of 4 KiB, page-aligned, committed by the host only when touched; and their table."""
+
+    WIRING: ClassVar = frozenset({"bytes", "words", "_mapping", "_debug"})
 
     def __init__(self, size_bytes: int, *, debug: bool = False) -> None:
         if size_bytes < SMALLEST_MACHINE or size_bytes % PAGE_BYTES:
@@ -101,11 +106,19 @@ class MachineMemory:
 class FrameTable:
     """One `FRAME` record per MPN and the free list."""
 
+    WIRING: ClassVar[frozenset[str]] = frozenset()
+
     def __init__(self, count: int) -> None:
         self.records = np.zeros(count, FRAME)
+        self._free = np.empty(count, np.int64)  # a stack: low MPNs go first
+        self.free_all()
+
+    def free_all(self) -> None:
+        """All frames are free, whoever had them."""
+        self.records[:] = np.zeros((), FRAME)
         self.records["owner"] = NO_OWNER
-        self._free = np.arange(count - 1, -1, -1, dtype=np.int64)  # a stack: low MPNs go first
-        self._free_count = count
+        self._free[:] = np.arange(len(self.records) - 1, -1, -1)
+        self._free_count = len(self.records)
 
     def __len__(self) -> int:
         return len(self.records)

@@ -41,6 +41,7 @@ __all__ = [
     "load32",
     "load64",
     "mark_cache_complete",
+    "sources_digest",
     "store8",
     "store16",
     "store32",
@@ -52,12 +53,12 @@ PACKAGE = Path(__file__).resolve().parent.parent
 # Modules that no native code is built from, so that a change of theirs costs no compilation (a test checks the list).
 PYTHON_ONLY = frozenset(
     "__init__.py balloon_store.py block_hook.py calibration.py check.py config.py content_table.py cpu.py cpuid.py crash.py dma.py engine.py errors.py exit_checks.py exits.py hashing.py images.py launch.py loader.py msr.py "
-    "reclaim.py regfile.py sharing.py state.py states.py swap_area.py tables.py targets.py vm.py".split()
+    "reclaim.py regfile.py sampling.py sharing.py state.py states.py swap_area.py swap_disk.py swap_space.py tables.py targets.py vm.py".split()
 )
 KEPT_CACHES = 3  # the newest few: enough to go back and forth between two checkouts without compiling again
 
 
-def _sources_digest() -> str:
+def sources_digest() -> str:
     """A digest of every file that native code may be built from, and of the compiler's version."""
     digest = hashlib.blake2b(digest_size=10)
     digest.update(f"{numba.__version__} {sys.version_info[:2]}".encode())
@@ -79,7 +80,7 @@ def _cache_root() -> Path:
 
 def _set_up_cache() -> Path:
     root = _cache_root()
-    folder = root / _sources_digest()
+    folder = root / sources_digest()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK)

@@ -15,18 +15,21 @@ from __future__ import annotations
 from typing import Any
 
 from emu.machine.memory import FRAME, FrameUse
-from emu.machine.native import call2_wide, call3, compiled, load8, load32, load64, store32, store64
+from emu.machine.native import call2_wide, call3, compiled, load8, load16, load32, load64, store32, store64
 from emu.units import PAGE_BYTES
 
 # Words of the table's control array.
 MEMORY, FRAMES, HEADS, NEXT, HASHES, BUCKETS, HASH_FN, COMPARE_FN, HASH_MASK = range(9)
-SCANNED, HINTS_MADE, HINTS_MATCHED, SHARED_MATCHED, STALE_HINTS, FALSE_MATCHES = range(9, 15)
+OVERFLOW, OVERFLOWED, OVERFLOW_ROWS, SATURATION = range(9, 13)  # of reference counts (`emu.resources.references`)
+COUNTS, COUNTED_VMS = 13, 14  # host address of int64[COUNTED_VMS][COUNT_WORDS], by VM number; row 0 for what is no VM's
 WORDS = 16
+SCANNED, HINTS_MADE, HINTS_MATCHED, SHARED_MATCHED, STALE_HINTS, FALSE_MATCHES = range(6)  # pages of a VM
+COUNT_WORDS = 8
 NOT_LISTED, END = 0, -1
 NONE = -1
 
 _FRAME_BYTES = FRAME.itemsize
-_USE = FRAME.fields["use"][1] if FRAME.fields else 0
+_USE, _OWNER = (FRAME.fields[name][1] if FRAME.fields else 0 for name in ("use", "owner"))
 _GUEST, _SHARED = int(FrameUse.GUEST), int(FrameUse.SHARED)
 
 
@@ -46,6 +49,14 @@ def are_equal(ct: object, one: int, other: int) -> bool:
 def use_of(ct: object, mpn: int) -> int:
     """What the frame table says that a frame serves for."""
     return load8(ct[FRAMES] + _FRAME_BYTES * mpn + _USE)
+
+
+@compiled
+def note(ct: object, mpn: int, what: int) -> None:
+    """Count something for the VM that has a frame."""
+    owner = load16(ct[FRAMES] + _FRAME_BYTES * mpn + _OWNER)
+    at = ct[COUNTS] + 8 * (COUNT_WORDS * (owner if owner < ct[COUNTED_VMS] else 0) + what)
+    store64(at, load64(at) + 1)
 
 
 @compiled
@@ -103,12 +114,12 @@ def find(ct: object, mpn: int, code: int) -> int:
             use = use_of(ct, entry)
             if use != _SHARED and (use != _GUEST or hash_of(ct, entry) != code):
                 remove(ct, entry)
-                ct[STALE_HINTS] += 1
+                note(ct, entry, STALE_HINTS)
             elif are_equal(ct, mpn, entry):
-                ct[SHARED_MATCHED if use == _SHARED else HINTS_MATCHED] += 1
+                note(ct, mpn, SHARED_MATCHED if use == _SHARED else HINTS_MATCHED)
                 return entry
             else:
-                ct[FALSE_MATCHES] += 1
+                note(ct, mpn, FALSE_MATCHES)
         entry = following
     return NONE
 
@@ -116,7 +127,7 @@ def find(ct: object, mpn: int, code: int) -> int:
 @compiled
 def look_up(ct: object, mpn: int) -> int:
     """One page of the scan: a frame with the same contents, else NONE, and the page is a hint from now on."""
-    ct[SCANNED] += 1
+    note(ct, mpn, SCANNED)
     code = hash_of(ct, mpn)
     match = find(ct, mpn, code)
     if match != NONE:
@@ -126,7 +137,7 @@ def look_up(ct: object, mpn: int) -> int:
             return NONE
         remove(ct, mpn)
     insert(ct, mpn, code)
-    ct[HINTS_MADE] += 1
+    note(ct, mpn, HINTS_MADE)
     return NONE
 
 

@@ -4,9 +4,12 @@ Invariants (asserted by `check`):
 
 1. A listed frame is in the chain of its hash, once; no other frame is in any.
 2. Every shared frame is listed, under the hash of its contents, and has at least one reference.
+3. A count at SATURATION has one row in the overflow table, with a number not below; there are no other rows.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,19 +17,28 @@ from emu.errors import BrokenInvariantError
 from emu.machine.memory import FrameUse, MachineMemory
 from emu.resources import content
 from emu.resources.hashing import compare_function, hash_function
+from emu.saving import Giver, Taker
 
 BYTES_A_FRAME = 16
+SATURATION = 0xFFFF  # references that the frame table cannot count any more
+OVERFLOW_ROWS = 256  # for 64 GB of pages in saturated counts
+MOST_VMS = 8  # that have counts of their own, unless there are more
+COUNTS = ("scanned", "hints_made", "hints_matched", "shared_matched", "stale_hints", "false_matches")
 
 
 class ContentTable:
     """The table for one machine. `control` is what native code takes."""
 
-    def __init__(self, memory: MachineMemory) -> None:
+    WIRING: ClassVar = frozenset({"_memory", "control"})
+
+    def __init__(self, memory: MachineMemory, vms: int = MOST_VMS) -> None:
         self._memory = memory
         count = len(memory.frames)
         self._heads, self._next = np.zeros(count, np.int32), np.zeros(count, np.int32)
         self._hashes = np.zeros(count, np.int64)
         assert self._heads.nbytes + self._next.nbytes + self._hashes.nbytes == BYTES_A_FRAME * count
+        self.overflow = np.zeros((OVERFLOW_ROWS, 2), np.int64)
+        self.counts = np.zeros((vms + 1, content.COUNT_WORDS), np.int64)
         self.control = np.zeros(content.WORDS, np.int64)
         for word, value in (
             (content.MEMORY, memory.address),
@@ -38,12 +50,28 @@ class ContentTable:
             (content.HASH_FN, hash_function()),
             (content.COMPARE_FN, compare_function()),
             (content.HASH_MASK, -1),
+            (content.OVERFLOW, self.overflow.ctypes.data),
+            (content.OVERFLOW_ROWS, OVERFLOW_ROWS),
+            (content.SATURATION, SATURATION),
+            (content.COUNTS, self.counts.ctypes.data),
+            (content.COUNTED_VMS, len(self.counts)),
         ):
             self.control[word] = value
 
     def weaken(self, mask: int) -> None:
         """Use only some bits of the hash, so that different contents collide: for tests. The table must be empty."""
         self.control[content.HASH_MASK] = mask
+
+    def saturate(self, count: int, rows: int = OVERFLOW_ROWS) -> None:
+        """Reference counts go to the overflow table from `count` on, which has so many rows: for tests. The table must be empty."""
+        self.control[content.SATURATION], self.control[content.OVERFLOW_ROWS] = count, rows
+
+    def references(self, mpns: np.ndarray) -> np.ndarray:
+        """Pages that refer to each of these shared frames."""
+        counts: np.ndarray = self._memory.frames.records["references"][mpns].astype(np.int64)
+        for row in self.overflow[: int(self.control[content.OVERFLOWED])]:
+            counts[mpns == row[0]] = row[1]
+        return counts
 
     @property
     def listed(self) -> np.ndarray:
@@ -61,10 +89,18 @@ class ContentTable:
             entry = int(self._next[entry]) - 1
         return found
 
-    def counts(self) -> dict[str, int]:
-        """What the table did since it was made."""
-        names = ("scanned", "hints_made", "hints_matched", "shared_matched", "stale_hints", "false_matches")
-        return {name: int(self.control[content.SCANNED + number]) for number, name in enumerate(names)}
+    def counts_of(self, vm: int | None = None) -> dict[str, int]:
+        """What was found of a VM's pages since the table was made; of all together by default."""
+        row = self.counts.sum(axis=0) if vm is None else self.counts[vm if vm < len(self.counts) else 0]
+        return {name: int(row[number]) for number, name in enumerate(COUNTS)}
+
+    def saved_extra(self, _taker: Taker) -> int:
+        """For a snapshot: rows of the overflow table that are in use."""
+        return int(self.control[content.OVERFLOWED])
+
+    def give_extra(self, rows: int, _giver: Giver) -> None:
+        """From a snapshot."""
+        self.control[content.OVERFLOWED] = rows
 
     def check(self) -> None:
         """Assert the module's invariants; raises BrokenInvariantError naming the first that fails."""
@@ -84,3 +120,7 @@ class ContentTable:
             is_right = self._next[mpn] != content.NOT_LISTED and int(self._hashes[mpn]) == int(content.hash_of(self.control, mpn))
             if not is_right or not records["references"][mpn]:
                 raise BrokenInvariantError(f"content table invariant 2: shared frame {mpn} is not listed as what it holds")
+        rows, limit = self.overflow[: int(self.control[content.OVERFLOWED])], self.control[content.SATURATION]
+        saturated = np.flatnonzero((records["use"] == FrameUse.SHARED) & (records["references"] >= limit))
+        if not np.array_equal(np.sort(rows[:, 0]), saturated) or np.any(rows[:, 1] < limit):
+            raise BrokenInvariantError("content table invariant 3: overflow table and saturated counts differ")

@@ -7,21 +7,12 @@ from typing import Any
 from emu.machine import control as cbw
 from emu.machine.memory import FRAME, SHARED_OWNER, FrameUse
 from emu.machine.native import as_words, compiled, load16, load32, store8, store16, store32
-from emu.resources import content
+from emu.resources import content, references
 from emu.vm import cow, pmap
 
 _FRAME_BYTES = FRAME.itemsize
-_OWNER, _USE, _PPN, _REFERENCES = (FRAME.fields[name][1] if FRAME.fields else 0 for name in ("owner", "use", "ppn", "references"))
+_OWNER, _USE, _PPN = (FRAME.fields[name][1] if FRAME.fields else 0 for name in ("owner", "use", "ppn"))
 _SHARED = int(FrameUse.SHARED)
-
-
-@compiled
-def add_reference(ct: object, mpn: int, change: int) -> int:
-    """Change the number of pages that refer to a shared frame; how many do now."""
-    at = ct[content.FRAMES] + _FRAME_BYTES * mpn + _REFERENCES
-    count = load32(at) + change
-    store32(at, count)
-    return count
 
 
 @compiled
@@ -39,7 +30,7 @@ def make_shared(ct: object, vms: Any, mpn: int) -> bool:
     store16(record + _OWNER, SHARED_OWNER)
     store8(record + _USE, _SHARED)
     store32(record + _PPN, 0)
-    store32(record + _REFERENCES, 1)
+    references.put(ct, mpn, 1)
     return True
 
 
@@ -53,11 +44,14 @@ def share_page(ct: object, vms: Any, vm: int, slot: int) -> int:
     match = content.look_up(ct, own)
     if match == content.NONE:
         return -1
-    if content.use_of(ct, match) != _SHARED and not make_shared(ct, vms, match):
+    if content.use_of(ct, match) != _SHARED:
+        if not make_shared(ct, vms, match):
+            return -1
+    elif not references.can_add(ct, match):
         return -1
     content.remove(ct, own)
     cow.share(cb, slot, match)
-    add_reference(ct, match, 1)
+    references.put(ct, match, references.count(ct, match) + 1)
     return own
 
 

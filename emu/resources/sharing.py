@@ -7,13 +7,15 @@ notes the reference that it does not have any more: `settle` counts those betwee
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from emu.errors import BrokenInvariantError
 from emu.machine import control as cbw
 from emu.machine.memory import FrameUse, MachineMemory
-from emu.resources import content, remap
-from emu.resources.content_table import ContentTable
+from emu.resources import content, references, remap
+from emu.resources.content_table import MOST_VMS, ContentTable
 from emu.units import MPN
 from emu.vm import pmap
 from emu.vm.state import VmState
@@ -22,9 +24,13 @@ from emu.vm.state import VmState
 class Sharing:
     """The service for one machine; `register` each VM. All of it between slices."""
 
-    def __init__(self, memory: MachineMemory, seed: int) -> None:
+    WIRING: ClassVar = frozenset({"_memory", "_states", "_blocks"})
+    RESIZED: ClassVar = ("_order",)
+
+    def __init__(self, memory: MachineMemory, seed: int, vms: int = MOST_VMS) -> None:
+        """`vms` of them have counts of their own."""
         self._memory = memory
-        self.table = ContentTable(memory)
+        self.table = ContentTable(memory, vms)
         self._random = np.random.Generator(np.random.PCG64(seed))
         self._states: dict[int, VmState] = {}
         self._blocks = np.zeros(1, np.int64)  # host addresses of control blocks by VM number, 0 none
@@ -64,7 +70,7 @@ class Sharing:
             self._drop(state.dropped[:count].copy())
 
     def _drop(self, frames: np.ndarray) -> None:
-        gone = [mpn for mpn in map(int, frames) if remap.add_reference(self.table.control, mpn, -1) == 0]
+        gone = [mpn for mpn in map(int, frames) if references.drop(self.table.control, mpn) == 0]
         for mpn in gone:
             content.remove(self.table.control, mpn)
         if gone:
@@ -135,5 +141,6 @@ class Sharing:
             np.add.at(counted, state.dropped[: int(state.control[cbw.DROPPED_COUNT])], 1)
         records = self._memory.frames.records
         is_shared = records["use"] == FrameUse.SHARED
-        if not np.array_equal(counted[is_shared], records["references"][is_shared]) or counted[~is_shared].any():
+        shared = np.flatnonzero(is_shared)
+        if not np.array_equal(counted[shared], self.table.references(shared)) or counted[~is_shared].any():
             raise BrokenInvariantError("sharing: the references to shared frames do not add up")

@@ -11,9 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from emu.saving import as_value
+
 MARGIN = 0.1  # of a mark: so much more than it must be free before the state is left upwards
 
 
+@as_value
 class FreeState(IntEnum):
     """From plenty to none."""
 

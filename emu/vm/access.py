@@ -31,7 +31,7 @@ def load_byte(cb: object, pa: int) -> int:
 def place_to_store(cb: object, pa: int) -> int:
     """Host address for a store of the VMM at `pa`, translated code dropped; NOWHERE if the page takes none, -1 without a frame."""
     slot = pmap.slot_of(cb, pa >> 12)
-    if pmap.frame_of(cb, slot) < 0 or not cow.make_writable(cb, slot):
+    if pmap.frame_of(cb, slot) < 0 or not cow.make_writable(cb, slot, cow.BY_DEVICE):
         return -1
     if not pmap.is_writable_state(pmap.entry(cb, slot)):
         return NOWHERE

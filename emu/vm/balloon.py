@@ -45,6 +45,7 @@ def take_away(cb: object, slot: int) -> None:
     nested.refresh_slot(cb, slot)
     if pmap.state(word) == pmap.SHARED:
         cow.drop_reference(cb, word & pmap.MPN_MASK)
+        cow.note_end(cb, slot, cow.BY_BALLOON)
     else:
         store64(cb[cbw.FREED] + 8 * cb[cbw.FREED_COUNT], word & pmap.MPN_MASK)
         cb[cbw.FREED_COUNT] += 1

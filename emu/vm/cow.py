@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from emu.events import Kind
 from emu.machine import control as cbw
+from emu.machine import env
 from emu.machine.memory import FrameUse
 from emu.machine.native import call3, compiled, store64
 from emu.vm import code, nested, pmap, rows
@@ -17,6 +18,14 @@ from emu.vm.record import emit
 
 _GUEST = int(FrameUse.GUEST)
 _BREAK, _SHARE = int(Kind.COW_BREAK), int(Kind.PAGE_SHARED)
+
+# What sharing did to a page, four words: virtual time at which it was shared last, and at which it last ceased to be (NEVER: not yet), why, and RIP then.
+SINCE, UNTIL, BROKEN_BY, BROKEN_RIP = range(4)
+HISTORY_WORDS = 4
+NEVER = -1
+BY_STORE, BY_DEVICE, BY_WALK, BY_BALLOON, BY_RESET = range(
+    1, 6
+)  # the guest's, a device's, an A or D bit that was set, what took the page away
 
 
 @compiled
@@ -37,7 +46,24 @@ def drop_reference(cb: object, mpn: int) -> None:
 
 
 @compiled
-def break_sharing(cb: object, slot: int) -> bool:
+def note_share(cb: object, slot: int) -> None:
+    """For the page's history: it is shared now."""
+    if cb[cbw.HISTORY]:
+        store64(cb[cbw.HISTORY] + 8 * (HISTORY_WORDS * slot + SINCE), cb[cbw.INSNS])
+
+
+@compiled
+def note_end(cb: object, slot: int, cause: int) -> None:
+    """For the page's history: it is not shared any more."""
+    if cb[cbw.HISTORY]:
+        at = cb[cbw.HISTORY] + 8 * HISTORY_WORDS * slot
+        store64(at + 8 * UNTIL, cb[cbw.INSNS])
+        store64(at + 8 * BROKEN_BY, cause)
+        store64(at + 8 * BROKEN_RIP, env.linear_ip(cb[cbw.ENV]) if cause == BY_STORE else 0)
+
+
+@compiled
+def break_sharing(cb: object, slot: int, cause: int) -> bool:
     """Give a SHARED page a frame of its own, with the same contents; false when the reserve is empty."""
     shared = pmap.entry(cb, slot) & pmap.MPN_MASK
     mpn = pmap.take_frame(cb, _GUEST, slot)
@@ -48,14 +74,15 @@ def break_sharing(cb: object, slot: int) -> bool:
     pmap.set_entry(cb, slot, mpn | pmap.PRESENT_PAGE << pmap.STATE_SHIFT)
     nested.refresh_slot(cb, slot)
     drop_reference(cb, shared)
+    note_end(cb, slot, cause)
     emit(cb, _BREAK, 0, slot << 12, slot, mpn, shared, mpn)
     return True
 
 
 @compiled
-def make_writable(cb: object, slot: int) -> bool:
+def make_writable(cb: object, slot: int, cause: int) -> bool:
     """Before a store to a page: break its sharing if it is shared; false when the reserve is empty."""
-    return pmap.state(pmap.entry(cb, slot)) != pmap.SHARED or break_sharing(cb, slot)
+    return pmap.state(pmap.entry(cb, slot)) != pmap.SHARED or break_sharing(cb, slot, cause)
 
 
 @compiled
@@ -85,4 +112,5 @@ def share(cb: object, slot: int, mpn: int) -> None:
         forget_mappings(cb, slot)
     pmap.set_entry(cb, slot, mpn | pmap.SHARED << pmap.STATE_SHIFT | kept)
     nested.refresh_slot(cb, slot)
+    note_share(cb, slot)
     emit(cb, _SHARE, 0, slot << 12, slot, mpn, own, mpn)

@@ -17,6 +17,7 @@ from emu.events import Kind, Outcome
 from emu.machine import control as cbw
 from emu.machine import decode, env, paging, vmcb
 from emu.machine.regfile import RegisterFile
+from emu.saving import as_value
 from emu.vm import access, cpuid, deliver, handler, reasons, record, registers, walk
 from emu.vm.msr import MsrFile, signed
 
@@ -28,6 +29,10 @@ USER_LEVEL = 3
 HIGHEST_PRIORITY = 15
 
 
+as_value(Outcome)
+
+
+@as_value
 @dataclass(frozen=True)
 class Stop:
     """The end of a run: how, a value (of the exit port) and a line of explanation where there is one."""

@@ -61,7 +61,7 @@ def on_shadow_fault(cb: object, va: int, seen: int) -> int:
     slot = pmap.slot_of(cb, ppn)
     if pmap.state(pmap.entry(cb, slot)) == pmap.DEVICE:
         return on_device_access(cb, va, ppn, slot, seen, access)
-    if pmap.frame_of(cb, slot) < 0 or (write and not cow.make_writable(cb, slot)):
+    if pmap.frame_of(cb, slot) < 0 or (write and not cow.make_writable(cb, slot, cow.BY_STORE)):
         return NO_FRAME
     if kind & pg.FAULT_FETCH and not pmap.entry(cb, slot) & pmap.EXECUTED:
         code.become_code(cb, slot)
@@ -127,7 +127,7 @@ def on_nested_fault(cb: object, pa: int, seen: int) -> int:
     slot = pmap.slot_of(cb, ppn)
     if pmap.state(pmap.entry(cb, slot)) == pmap.DEVICE:
         return on_device_access(cb, pa, ppn, slot, seen, pg.USER)
-    if pmap.frame_of(cb, slot) < 0 or (write and not cow.make_writable(cb, slot)):
+    if pmap.frame_of(cb, slot) < 0 or (write and not cow.make_writable(cb, slot, cow.BY_STORE)):
         return NO_FRAME
     if fetch and not cb[cbw.NESTED_PLAIN] and not pmap.entry(cb, slot) & pmap.EXECUTED:
         code.become_code(cb, slot)

@@ -22,7 +22,22 @@ from emu.machine.native import (
     store64,
     types,
 )
-from emu.vm import access, clock, code, context, cow, deliver, faults, pieces, port_access, reasons, registers, step, swapping
+from emu.vm import (
+    access,
+    clock,
+    code,
+    context,
+    cow,
+    deliver,
+    faults,
+    pieces,
+    port_access,
+    reasons,
+    registers,
+    step,
+    swapping,
+    watching,
+)
 from emu.vm.record import ring_is_nearly_full
 
 STUCK = 1000  # the same fault so often in a row, with no instruction between: native code made no progress
@@ -217,7 +232,7 @@ def compile_for_python() -> None:
     inject.compile((words,))
     clock.takes_interrupt.compile((words,))
     code.settle.compile((words, types.int64))
-    for checked in (cow.can_be_shared, swapping.can_be_paged_out, swapping.page_out):
+    for checked in (cow.can_be_shared, swapping.can_be_paged_out, swapping.page_out, watching.watch):
         checked.compile((words, types.int64))
     cow.share.compile((words, types.int64, types.int64))
     for function in (access.load_block, access.store_block):

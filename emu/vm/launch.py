@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -105,6 +105,8 @@ def new_machine(
 @dataclass
 class RecordingConsole:
     """A console that keeps what the guest prints and has no input."""
+
+    WIRING: ClassVar[frozenset[str]] = frozenset()
 
     output: bytearray = field(default_factory=bytearray)  # COM1
     debug: bytearray = field(default_factory=bytearray)  # port 0xE9

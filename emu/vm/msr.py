@@ -7,7 +7,7 @@ is cached.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -64,6 +64,8 @@ def _has_types(value: int, known: tuple[int, ...]) -> bool:
 
 class MsrFile:
     """The registers of one VM. `read` and `write` say with None and False that the number or the value is #GP."""
+
+    WIRING: ClassVar = frozenset({"_control", "_table"})
 
     def __init__(self, control: np.ndarray, regs: RegisterFile, memory: Callable[[int], np.ndarray], apic: ApicBase) -> None:
         self._control = control

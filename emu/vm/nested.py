@@ -44,7 +44,7 @@ def leaf_address(cb: object, ppn: int, make: bool) -> int:
 def leaf_value(cb: object, slot: int) -> int:
     """The nested leaf that a page is due, 0 while it has no frame."""
     word = pmap.entry(cb, slot)
-    if not pmap.has_frame(word):
+    if not pmap.has_frame(word) or pmap.is_awaited(cb, slot):
         return 0
     value = (word & pmap.MPN_MASK) << 12 | pg.PRESENT | pg.USER
     plain = cb[cbw.NESTED_PLAIN] != 0

@@ -21,7 +21,7 @@ from __future__ import annotations
 from emu.events import Kind
 from emu.machine import control as cbw
 from emu.machine.memory import FRAME, FrameUse
-from emu.machine.native import call2, compiled, load64, store8, store32, store64
+from emu.machine.native import call2, compiled, load8, load64, store8, store16, store32, store64
 from emu.vm.record import emit
 
 UNALLOCATED, PRESENT_PAGE, ROM, ABSENT, DEVICE, BALLOONED, SHARED, SWAPPED = 0, 1, 2, 3, 4, 5, 6, 7
@@ -30,6 +30,7 @@ WITHOUT_FRAME = (UNALLOCATED, BALLOONED, SWAPPED)
 STATE_SHIFT = 32
 STATE_MASK = 0xF
 MPN_MASK = 0xFFFF_FFFF
+NOT_WATCHED, WAITING, TOUCHED = 0, 1, 2  # of a page whose next access is waited for (`emu.vm.watching`)
 READS_ONES, READS_ZERO = 0, -1  # in place of a host address
 EXECUTED = 1 << 36  # the engine may hold code translated from the frame
 MIXED = 1 << 37  # code and data take turns too often: mapped writable and executable at once
@@ -98,7 +99,7 @@ def take_frame(cb: object, use: int, ppn: int) -> int:
     record = cb[cbw.FRAMES] + _FRAME_BYTES * mpn
     store8(record + _USE, use)
     store32(record + _PPN, ppn)
-    store32(record + _REFERENCES, 1)
+    store16(record + _REFERENCES, 1)
     return mpn
 
 
@@ -134,8 +135,22 @@ def swap_in(cb: object, slot: int) -> int:
 
 
 @compiled
+def is_awaited(cb: object, slot: int) -> bool:
+    """Whether nothing may map the page, because its next access is waited for."""
+    return load8(cb[cbw.WATCHED] + slot) == WAITING
+
+
+@compiled
+def touch(cb: object, slot: int) -> None:
+    """The guest or a device accesses the page."""
+    if is_awaited(cb, slot):
+        store8(cb[cbw.WATCHED] + slot, TOUCHED)
+
+
+@compiled
 def frame_of(cb: object, slot: int) -> int:
     """The MPN behind a slot, allocated now if nothing ever touched the page, read in if it is swapped; -1 without a frame for it."""
+    touch(cb, slot)
     word = entry(cb, slot)
     if state(word) == SWAPPED:
         return swap_in(cb, slot)

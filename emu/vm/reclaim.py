@@ -45,8 +45,9 @@ def drop_ram(state: VmState) -> None:
     present = state.pmap >> pmap.STATE_SHIFT & pmap.STATE_MASK == pmap.PRESENT_PAGE
     shared = state.pmap >> pmap.STATE_SHIFT & pmap.STATE_MASK == pmap.SHARED
     swapped = state.pmap >> pmap.STATE_SHIFT & pmap.STATE_MASK == pmap.SWAPPED
-    for mpn in state.pmap[shared] & pmap.MPN_MASK:
-        cow.drop_reference(state.control, int(mpn))
+    for page in np.flatnonzero(shared).tolist():
+        cow.drop_reference(state.control, int(state.pmap[page]) & pmap.MPN_MASK)
+        cow.note_end(state.control, page, cow.BY_RESET)
     frames = state.pmap[present] & pmap.MPN_MASK
     state.pmap[present | shared | swapped] = 0
     state.give_back(frames)

@@ -272,7 +272,7 @@ def may_write(cb: object, slot: int) -> bool:
 def leaf_value(cb: object, slot: int, access: int) -> int:
     """The leaf for a page of which the guest's tables grant `access` (rights and DIRTY), 0 if no frame can be mapped for it."""
     word = pmap.entry(cb, slot)
-    if not pmap.has_frame(word) or pmap.state(word) == pmap.DEVICE:
+    if not pmap.has_frame(word) or pmap.state(word) == pmap.DEVICE or pmap.is_awaited(cb, slot):
         return 0
     value = (word & pmap.MPN_MASK) << 12 | pg.PRESENT | (access & pg.USER)
     if access & pg.WRITABLE and access & pg.DIRTY and may_write(cb, slot):

@@ -5,15 +5,19 @@ Native code reaches all of it through the control block (`emu.machine.control`);
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from emu import events
 from emu.config import Mmu, VmConfig
 from emu.devices import vga
+from emu.errors import SnapshotError
 from emu.machine import control as cbw
 from emu.machine.memory import FrameUse, MachineMemory
+from emu.saving import Giver, Taker
 from emu.units import KIB, MPN, PAGE_BYTES, pages_of
-from emu.vm import access, clock, pmap, shadow, step_records
+from emu.vm import access, clock, cow, pmap, shadow, step_records
 from emu.vm.rows import ENTRIES, LINK_WORDS, NEXT_FREE, ROW_WORDS
 from emu.vm.rows import FRAME as ROW_FRAME
 
@@ -22,6 +26,9 @@ TEXT_PPNS = slice(vga.TEXT_ADDRESSES.start // PAGE_BYTES, vga.TEXT_ADDRESSES.sto
 ROM_END_PPN = 1024 * KIB // PAGE_BYTES
 ONE_MIB_PAGES = 1024 * KIB // PAGE_BYTES
 NO_ROW = -1
+NO_BLOCK = -1  # in snapshots
+NO_PAGE = -1
+STEP_ADDRESSES = [step_records.ENTRY // 8, step_records.COPY_OF // 8]
 NEVER_FULL = 1 << 62
 FIXED_FRAMES = 3 + step_records.LIMIT + len(pmap.DEVICE_PPNS)  # absent page, empty table, nested root, sinks, devices
 CPU_FRAMES = 3
@@ -37,6 +44,8 @@ def frames_needed(config: VmConfig, rom_bytes: int) -> int:
 
 class VmState:
     """The arrays of one VM. `number` is its number in the frame table and in events; a hosted one gets and gives frames between slices only."""
+
+    WIRING: ClassVar = frozenset({"memory", "config", "control", "ring", "code_pages", "step_rows"})
 
     def __init__(self, memory: MachineMemory, config: VmConfig, rom: bytes, number: int, *, is_hosted: bool = False) -> None:
         self.memory = memory
@@ -61,6 +70,8 @@ class VmState:
         self.code_pages = np.full(access.CODE_PAGES * access.CODE_PAGE_BYTES, 0xFF, np.uint8)  # of no page
         self.code_copy = np.zeros(2 * PAGE_BYTES, np.uint8)
         self.dropped = np.zeros(self.slots, np.int64)
+        self.watched = np.zeros(self.slots, np.uint8)
+        self.history = np.full((self.slots if is_hosted else 0, cow.HISTORY_WORDS), cow.NEVER, np.int64)
         self.insn = np.zeros(64, np.uint8)  # 15, and what decoding may look at beyond
         self.counters = np.zeros(events.NUMBER_OF_KINDS, np.int64)
         self.ring = np.zeros(config.event_rows if config.events else 1, events.RECORD)
@@ -114,6 +125,8 @@ class VmState:
             cbw.EVENTS: self.ring,
             cbw.COUNTERS: self.counters,
             cbw.DROPPED: self.dropped,
+            cbw.WATCHED: self.watched,
+            **({cbw.HISTORY: self.history} if self._is_hosted else {}),
         }
         words = {
             cbw.SLOTS: self.slots,
@@ -169,6 +182,42 @@ class VmState:
             self.control[cbw.EVENT_LIMIT] = written + len(self.ring)
         records: np.ndarray = self.ring[numbers]
         return records
+
+    def saved_extra(self, taker: Taker) -> dict[str, int]:
+        """For a snapshot: what native code keeps, with addresses as offsets."""
+        words = self.control.copy()
+        block = int(words[cbw.BLOCK] - words[cbw.BLOCKS]) if words[cbw.BLOCK] else NO_BLOCK
+        words[list(cbw.HOST_ADDRESSES)] = 0
+        words[cbw.BLOCK] = block
+        code_pages, step_rows = self._address_tables()
+        code_pages[:, 2] -= self.memory.address
+        code_pages[code_pages[:, 0] == NO_PAGE] = NO_PAGE
+        step_rows[:, STEP_ADDRESSES] -= self.memory.address
+        step_rows[self.control[cbw.STEPPING] :] = 0
+        return {"words": taker.array(words), "code_pages": taker.array(code_pages), "step_rows": taker.array(step_rows)}
+
+    def give_extra(self, data: dict[str, int], giver: Giver) -> None:
+        """From a snapshot, before which all events had been handed on."""
+        words, code_pages, step_rows = (giver.arrays[data[name]] for name in ("words", "code_pages", "step_rows"))
+        here = self._address_tables()
+        if [a.shape for a in (words, code_pages, step_rows)] != [a.shape for a in (self.control, *here)]:
+            raise SnapshotError("the snapshot is of another version of emu")
+        words = words.copy()
+        words[cbw.BLOCK] = 0 if words[cbw.BLOCK] == NO_BLOCK else words[cbw.BLOCK] + self.control[cbw.BLOCKS]
+        kept = [word for word in cbw.HOST_ADDRESSES if word != cbw.BLOCK]
+        words[kept] = self.control[kept]
+        self.control[:] = words
+        code_pages, step_rows = code_pages.copy(), step_rows.copy()
+        code_pages[:, 2] += self.memory.address
+        step_rows[:, STEP_ADDRESSES] += self.memory.address
+        self.code_pages[:] = code_pages.view(np.uint8).ravel()
+        self.step_rows[:] = step_rows.view(np.uint8).ravel()
+
+    def _address_tables(self) -> tuple[np.ndarray, np.ndarray]:
+        """Copies of the tables that hold addresses: code pages (page, tag, address), and records of pages that are open for an instruction."""
+        pages = self.code_pages.view(np.int64).reshape(access.CODE_PAGES, -1)
+        steps = self.step_rows.view(np.int64).reshape(step_records.LIMIT, -1)
+        return pages.copy(), steps.copy()
 
     def release(self) -> None:
         """Give every frame of the VM back."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -94,6 +94,11 @@ class VirtualMachine:
     until the host has filled it.
     """
 
+    WIRING: ClassVar = frozenset(
+        {"config", "control", "registers", "console", "no_reboot", "firmware_files", "disk"}
+        | {"_host", "_words", "_on_events", "_failure", "_dma", "_called_back", "_context"}
+    )
+
     def __init__(
         self,
         memory: MachineMemory,
@@ -139,7 +144,8 @@ class VirtualMachine:
             firmware_files=firmware_files,
             drive=None if disk is None else drive_settings(disk, config),
         )
-        self._disk = disk
+        self.firmware_files = firmware_files
+        self.disk = disk
         self._dma = dma.DmaMemory(memory, self.control, self.write_physical, self._refill_now)
         self.board = Board(settings, clock=self, memory=self, signals=self)
         pages = BalloonPages(self.state.give_back, self.control, self.read_physical, self.write_physical)
@@ -603,8 +609,8 @@ class VirtualMachine:
     def close(self) -> None:
         """Give all frames back to the machine, and the disk to the host."""
         self.state.release()
-        if self._disk is not None:
-            self._disk.close()
+        if self.disk is not None:
+            self.disk.close()
 
 
 def drive_settings(disk: Disk, config: VmConfig) -> DriveSettings:

@@ -63,7 +63,7 @@ def read_entry(cb: object, pa: int) -> int:
 def set_bits(cb: object, pa: int, bits: int) -> None:
     """OR `bits` into a guest table entry, as the walker of the processor does for A and D; ROM takes no stores."""
     slot = pmap.slot_of(cb, pa >> 12)
-    if cow.make_writable(cb, slot) and pmap.is_writable_state(pmap.entry(cb, slot)):
+    if cow.make_writable(cb, slot, cow.BY_WALK) and pmap.is_writable_state(pmap.entry(cb, slot)):
         word = pmap.entry(cb, slot)
         at = pmap.frame_address(cb, word & pmap.MPN_MASK) + (pa & 0xFFC)
         store32(at, load32(at) | bits)

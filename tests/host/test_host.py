@@ -52,7 +52,7 @@ class Watcher:
 
     def second(self, host: Host) -> None:
         self.rows.append(vm_rows(host))
-        self.states.append(host.state)
+        self.states.append(host.reclamation.state)
 
     def said(self, vm: HostedVm, data: bytes) -> None:
         self.printed[vm.name] = self.printed.get(vm.name, b"") + data
@@ -75,10 +75,10 @@ def test_guests_under_pressure_notice_nothing(tmp_path: Path) -> None:
     assert [vm.why for vm in host.vms] == ["exited with value 0"] * 4
     assert b"14 passed, 0 failed" in watcher.printed["check"]
     assert not any(b"FAIL" in text for text in watcher.printed.values())
-    assert FreeState.HARD in {state for _, state in host.counts.changes}
-    assert host.counts.paged_out > 1000
+    assert FreeState.HARD in {state for _, state in host.reclamation.counts.changes}
+    assert host.reclamation.counts.paged_out > 1000
     assert sum(vm.swapped.read for vm in host.vms) > 1000
-    assert host.counts.frames_shared > 100
+    assert host.reclamation.counts.frames_shared > 100
     assert max(row.mctlsz for rows in watcher.rows for row in rows) > 100
     assert all(row.mctlsz == 0 for rows in watcher.rows for row in rows if row.name == "no-balloon")
     assert not any(vm.unplanned for vm in host.vms)
@@ -89,7 +89,7 @@ def test_the_number_of_threads_changes_nothing() -> None:
     seen = []
     for threads in (1, 2, 5):
         host, watcher = run(PRESSURE.replace('"9s"', '"5s"'), threads=threads, checks=False)
-        seen.append((watcher.printed, [[asdict(row) for row in rows] for rows in watcher.rows], host.counts))
+        seen.append((watcher.printed, [[asdict(row) for row in rows] for rows in watcher.rows], host.reclamation.counts))
     assert seen[0] == seen[1] == seen[2]
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from emu.errors import UsageError
 from emu.resources.swap_area import SwapArea, SwapError, SwapFullError
+from emu.resources.swap_space import UNIT_BYTES
 from emu.units import PAGE_BYTES
 
 
@@ -27,23 +28,77 @@ def read(area: SwapArea, number: int) -> bytes:
     return bytes(into)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["put", "get", "free"]), st.integers(0, 7), st.integers(0, 3)), max_size=60))
-def test_contents_against_a_dictionary(steps: list[tuple[str, int, int]]) -> None:
-    area, model = SwapArea(None, 8, 5), {}
+NOISE = np.random.default_rng(1).integers(0, 256, PAGE_BYTES, np.uint8).tobytes()
+
+
+def mixed(noise: int) -> memoryview:
+    """A page of which so many bytes cannot be compressed."""
+    return memoryview(bytearray(NOISE[:noise] + bytes(PAGE_BYTES - noise)))
+
+
+@given(
+    st.booleans(),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["put", "get", "free"]), st.integers(0, 7), st.sampled_from([0, 300, 700, 1200, 1900, 3000, 4096])
+        ),
+        max_size=80,
+    ),
+)
+def test_contents_against_a_dictionary(compresses: bool, steps: list[tuple[str, int, int]]) -> None:
+    """Five slots always take five pages, compressed to whatever sizes."""
+    area, model = SwapArea(None, 8, 5, compresses=compresses), {}
     for what, number, value in steps:
         if what == "put" and (number in model or len(model) < 5):
-            area.put(number, page(value))
-            model[number] = bytes(page(value))
-        elif what == "put":
+            area.put(number, mixed(value))
+            model[number] = bytes(mixed(value))
+        elif what == "put" and not compresses:
             with pytest.raises(SwapFullError, match="are in use"):
-                area.put(number, page(value))
+                area.put(number, mixed(value))
         elif what == "get" and number in model:
             assert read(area, number) == model[number]
         elif what == "free":
             area.free(np.array([number]))
             model.pop(number, None)
         area.check()
-        assert area.free_slots == 5 - len(model)
+        assert area.free_slots >= 5 - len(model) if compresses else area.free_slots == 5 - len(model)
+    for number, contents in model.items():
+        assert read(area, number) == contents
+    area.close()
+
+
+def test_compressed_pages_share_slots(tmp_path: Path) -> None:
+    area = SwapArea(tmp_path / "x", 64, 64, compresses=True)
+    for number in range(64):
+        area.put(number, mixed(number * 4))
+    assert area.free_slots == 64 - 8
+    assert area.stored_bytes < 64 * UNIT_BYTES
+    assert (tmp_path / "x").stat().st_size <= 8 * PAGE_BYTES
+    area.close()
+
+
+@pytest.mark.parametrize("at", [0, 40])
+def test_a_compressed_page_that_was_changed_is_found(tmp_path: Path, at: int) -> None:
+    area = SwapArea(tmp_path / "x", 4, 4, compresses=True)
+    area.put(0, mixed(200))
+    with (tmp_path / "x").open("r+b") as file:
+        file.seek(at)
+        file.write(b"\xff\xff")
+    with pytest.raises(SwapError, match="somebody changed it"):
+        read(area, 0)
+    area.close()
+
+
+def test_a_broken_disk(tmp_path: Path) -> None:
+    area = SwapArea(tmp_path / "x", 4, 4)
+    area.put(0, page(1))
+    area.fails_to_write = area.fails_to_read = True
+    with pytest.raises(SwapFullError, match=r"cannot write \(the scenario broke the disk\)"):
+        area.put(1, page(2))
+    with pytest.raises(SwapError, match=r"cannot read \(the scenario broke the disk\)"):
+        read(area, 0)
+    area.fails_to_read = False
+    assert read(area, 0) == bytes(page(1))
     area.close()
 
 
@@ -118,6 +173,6 @@ def test_a_refused_write_loses_nothing(monkeypatch: pytest.MonkeyPatch, reason: 
         calls.clear()
         with pytest.raises(SwapFullError):
             area.put(0, page(6))
-    assert area.slot_of[0] == (-1 if after else 0)  # what was written half is no copy of the page any more
+    assert area.place_of[0] == -1  # what the area had was not the page any more, and what was written half is not it yet
     area.put(1, page(6))
     assert read(area, 1) == bytes(page(6))
