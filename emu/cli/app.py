@@ -23,6 +23,7 @@ from emu.errors import UsageError
 from emu.units import MIB, PAGE_BYTES
 
 DEFAULTS = VmConfig()
+SHORTEST_US = 100_000  # a slice of the host's virtual time
 SHADOW_MEMORY = f"{DEFAULTS.shadow_pages * PAGE_BYTES // MIB}M"
 OPTIONAL_VALUES = {"--trace": "-", "--tables": "end"}  # options whose value may be left out, and what that means
 
@@ -186,37 +187,85 @@ def disk_copy(
 def host(
     scenario: Annotated[str | None, typer.Argument(help="A scenario that comes with emu, by name, or a TOML file.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="VMs that run at once; the result is the same with any number.")] = 2,
+    seconds: Annotated[str | None, typer.Option(metavar="TIME", help="End at this virtual time, such as 20s.")] = None,
     top: Annotated[bool, typer.Option("--top", help="Show a live table of the VMs, in place of what they print.")] = False,
     log: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a row a VM and virtual second, as Parquet.")] = None,
     swap: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Keep the swap areas in files there, not in the host's memory.")
     ] = None,
+    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a snapshot at the end, and at Ctrl-C.")] = None,
+    save_every: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Write it each time that so much virtual time has passed, too.")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="FILE", help="Go on from a snapshot, in place of a scenario.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Check all invariants after each slice; slow.")] = False,
     sharing_report: Annotated[bool, typer.Option("--sharing-report", help="Print who shares what at the end.")] = False,
+    page: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VM:PPN", help="Print with whom a page is shared at the end, since when, what broke it."),
+    ] = None,
+    sharing_pages: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write that of each page that was ever shared, as Parquet.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a summary object as the last line of output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing of what VMs print, no summary.")] = False,
     list_only: Annotated[bool, typer.Option("--list", help="List the scenarios that come with emu.")] = False,
 ) -> int:
     """Run many VMs on one machine, with more memory promised than there is."""
-    from emu.cli import host as command  # noqa: PLC0415
+    from emu.cli import host_options  # noqa: PLC0415
+    from emu.cli.compiling import announce_compilation  # noqa: PLC0415
 
+    if save_every is not None and save is None:
+        raise UsageError("--save-every: there is no --save FILE")
+    if resume is not None and scenario is not None:
+        raise UsageError("a scenario and --resume exclude each other: the snapshot has its scenario")
+    if scenario is None and resume is None and not list_only:
+        raise UsageError("nothing to run: give a scenario, --resume or --list")
     if list_only:
-        return command.list_scenarios()
-    if scenario is None:
-        raise UsageError("nothing to run: give a scenario, or --list")
-    return command.run(
-        command.HostOptions(
-            scenario=scenario,
-            threads=threads,
-            top=top,
-            log=log,
-            swap_folder=swap,
-            checks=check,
-            sharing_report=sharing_report,
-            as_json=json,
-            quiet=quiet,
-        )
+        return host_options.list_scenarios()
+    options = host_options.HostOptions(
+        scenario=None if scenario is None else host_options.find_scenario(scenario),
+        resume=resume,
+        save=save,
+        save_every_us=_period(save_every, "--save-every"),
+        seconds_us=_period(seconds, "--seconds"),
+        threads=threads,
+        top=top,
+        log=log,
+        swap_folder=swap,
+        checks=check,
+        sharing_report=sharing_report,
+        sharing_pages=sharing_pages,
+        pages=tuple(map(_page, page or ())),
+        as_json=json,
+        quiet=quiet,
     )
+    announce_compilation()
+    from emu.cli.host import run  # noqa: PLC0415
+
+    return run(options)
+
+
+def _period(text: str | None, what: str) -> int | None:
+    """Microseconds of an option that is a time, at least a slice of the host's."""
+    if text is None:
+        return None
+    period = parse_duration(text, what=what)
+    if period < SHORTEST_US:
+        raise UsageError(f"{what} {text}: a tenth of a second at least")
+    return period
+
+
+def _page(text: str) -> tuple[str, int]:
+    """A VM's name and a page number, as in `vm-1:0x3f2`."""
+    name, _, number = text.rpartition(":")
+    try:
+        page = int(number, 0)
+    except ValueError:
+        page = -1
+    if not name or page < 0:
+        raise UsageError(f"--page {text}: expected VM:PPN, such as vm-1:0x3f2")
+    return name, page
 
 
 @app.command()
@@ -271,7 +320,7 @@ def bench(
     json: Annotated[bool, typer.Option("--json", help="Print an object a row instead of a table.")] = False,
 ) -> int:
     """Measure this machine: exits, guest code, start-up, beside QEMU and plain Unicorn."""
-    from emu.cli.boot import announce_compilation  # noqa: PLC0415
+    from emu.cli.compiling import announce_compilation  # noqa: PLC0415
 
     announce_compilation()
     from emu.cli.bench import bench as run_bench  # noqa: PLC0415

@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console as RichConsole
 from rich.table import Table
 
+from emu.cli.compiling import announce_compilation
 from emu.cli.console import HostConsole, write_out
 from emu.config import VmConfig
 from emu.devices import vga
@@ -26,7 +27,6 @@ from emu.machine import crash, native
 from emu.trace import counters
 from emu.vm import launch
 
-COMPILING = "emu: compiling native code, once for this version: this takes about a minute"
 STANDARD_ERROR = "-"
 AT_END = "end"
 STATUS_LIMIT, STATUS_TRIPLE_FAULT, STATUS_HALTED, STATUS_RESET, STATUS_UNSUPPORTED, STATUS_INTERRUPTED = (
@@ -127,16 +127,6 @@ def boot(options: BootOptions) -> int:
     if options.as_json:
         write_out((json.dumps(summary(vm, stop, options, status)) + "\n").encode())
     return status
-
-
-def announce_compilation() -> None:
-    """Say so before a first run compiles for long; compile what Python calls too, so that no later run has to."""
-    if native.cache_is_warm():
-        return
-    print(COMPILING, file=sys.stderr, flush=True)
-    from emu.vm import handler  # noqa: PLC0415
-
-    handler.compile_for_python()
 
 
 def _run(vm: Any, options: BootOptions) -> Any:

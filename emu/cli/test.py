@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from emu.cli.boot import COMPILING
+from emu.cli.compiling import COMPILING
 from emu.cli.console import write_out
 from emu.config import Mmu, VmConfig
 from emu.errors import OutputError, UsageError

@@ -137,6 +137,7 @@ class Drive:
     def __init__(self, settings: DriveSettings, clock: Clock, insns_per_second: int, memory: GuestMemory, host: Host) -> None:
         self.disk = settings.disk
         self.counts = DriveCounts()
+        self.is_broken = False  # every transfer fails, for experiments
         self.is_interrupting = False  # INTRQ, before nIEN
         self._settings = settings
         self._clock = clock
@@ -400,6 +401,9 @@ class Drive:
         """Move `count` sectors between disk and views, and go on behind them; false after an error, which the guest has been told."""
         if not self._fits(count):
             self._fail(IDNF, min(self._sector, self.disk.sectors) if self._sector >= 0 else -1)
+            return False
+        if self.is_broken:
+            self._fail(ABRT if self._access.is_write else UNC, self._sector)
             return False
         try:
             (self.disk.write if self._access.is_write else self.disk.read)(self._sector, views)

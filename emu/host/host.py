@@ -47,7 +47,7 @@ class Observer(Protocol):
 class Host:
     """A machine and its VMs, from a scenario. `close` ends all."""
 
-    WIRING: ClassVar = frozenset({"scenario", "seconds_in_vms", "_checks", "_slice", "_pool", "_lock", "_specs"})
+    WIRING: ClassVar = frozenset({"scenario", "ends_at", "seconds_in_vms", "_checks", "_slice", "_pool", "_lock", "_specs"})
 
     def __init__(
         self,
@@ -61,6 +61,7 @@ class Host:
         self.scenario = scenario
         self.memory = MachineMemory(scenario.memory, debug=checks)
         self.now = 0  # virtual time of the machine, in instructions
+        self.ends_at = None if scenario.seconds_us is None else scenario.instructions(scenario.seconds_us)
         self.seconds_in_vms = 0.0  # of wall time, while VMs ran
         self._checks = checks
         self._slice = max(1, scenario.insns_per_second // SLICES_A_SECOND)
@@ -95,11 +96,16 @@ class Host:
 
     def run(self, observer: Observer | None = None, *, stop: Callable[[], bool] = lambda: False) -> None:
         """Run to the scenario's end, or until `stop` says so between two slices."""
-        last = None if self.scenario.seconds_us is None else self.scenario.instructions(self.scenario.seconds_us)
-        while (last is None or self.now < last) and any(vm.phase is not Phase.ENDED for vm in self.vms) and not stop():
+        while not self.is_over and not stop():
             self.step()
             if observer is not None:
                 self._tell(observer)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is up, or every VM has ended."""
+        is_up = self.ends_at is not None and self.now >= self.ends_at
+        return is_up or all(vm.phase is Phase.ENDED for vm in self.vms)
 
     def _tell(self, observer: Observer) -> None:
         for vm in self.vms:
@@ -188,7 +194,11 @@ class Host:
             vm.shares = event.value
         elif event.kind == "stop":
             vm.end("stopped by the scenario")
-        elif vm.phase in (Phase.RUNNING, Phase.BLOCKED):
+        elif vm.phase not in (Phase.RUNNING, Phase.BLOCKED):
+            return
+        elif event.kind == "fault":
+            vm.break_something(event.fault)
+        else:
             vm.vm.set_balloon_target(event.value // PAGE_BYTES)
             vm.balloon_is_set = True
 
@@ -241,6 +251,10 @@ class Host:
             if vm.phase is not Phase.ENDED:
                 vm.end(vm.why or "the run is over")
         self._end_stopped()
+        self.close_hard()
+
+    def close_hard(self) -> None:
+        """Let go of what the host gave, whatever state the machine is in."""
         for vm in self.vms:
             vm.swap.close()
         self._pool.shutdown()

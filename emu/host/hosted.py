@@ -15,6 +15,7 @@ import numpy as np
 
 from emu.errors import EmuError
 from emu.events import Outcome
+from emu.host.scenario import EXCEPTIONS
 from emu.machine import control as cbw
 from emu.machine.memory import MachineMemory
 from emu.resources.sampling import WorkingSet
@@ -102,6 +103,22 @@ class HostedVm:
         """A page is on the disk, unless it went out again since."""
         if self.writing.get(slot) == due:
             del self.writing[slot]
+
+    def break_something(self, fault: str) -> None:
+        """A fault of the scenario: an exception, a reset, or a disk that is broken from now on (until `none`)."""
+        drive = self.vm.board.ide.drive
+        if fault in EXCEPTIONS:
+            self.vm.inject_fault(EXCEPTIONS[fault])
+        elif fault == "reset":
+            self.vm.reset()
+        elif fault == "swap-write":
+            self.swap.fails_to_write = True
+        elif fault == "swap-read":
+            self.swap.fails_to_read = True
+        elif drive is not None and fault in ("disk", "none"):
+            drive.is_broken = fault == "disk"
+        if fault == "none":
+            self.swap.fails_to_read = self.swap.fails_to_write = False
 
     # ---- slices ----
 

@@ -17,7 +17,9 @@ BUILTIN = Path(__file__).resolve().parent / "scenarios"
 DEFAULT_RATE = 10_000_000  # instructions of a virtual second
 SHARES_PER_MB = 10  # ESX's "normal"
 MAX_VMS = 1000
-EVENT_KINDS = ("shares", "balloon", "stop")
+EVENT_KINDS = ("shares", "balloon", "fault", "stop")
+EXCEPTIONS = {"de": 0, "ud": 6, "gp": 13, "mc": 18}  # faults that are exceptions in the guest, by the manuals' mnemonics
+FAULTS = (*EXCEPTIONS, "reset", "disk", "swap-write", "swap-read", "none")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Event:
     at_us: int
     kind: str  # of EVENT_KINDS
     value: int = 0  # shares, or bytes in the balloon
+    fault: str = ""  # of FAULTS
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,10 @@ class _Reader:
             return Event(at, kind, self._size(value, f"{where}.event.balloon"))
         if kind == "shares":
             return Event(at, kind, self._number(value, f"{where}.event.shares"))
+        if kind == "fault":
+            if value not in FAULTS:
+                raise self.fail(f"{where}.event.fault", f"expected one of {', '.join(FAULTS)}")
+            return Event(at, kind, fault=value)
         if value is not True:
             raise self.fail(f"{where}.event.stop", "expected true")
         return Event(at, kind)

@@ -9,6 +9,7 @@ A file is replaced as a whole or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zipfile
@@ -18,23 +19,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import unicorn
 
 from emu import __version__
 from emu.devices.disk import SECTOR_BYTES, Disk, DiskError, memory_disk
-from emu.errors import BrokenInvariantError, EmuError, OutputError, SnapshotError
+from emu.errors import EmuError, MachineMemoryError, OutputError, SnapshotError
 from emu.host import build, scenario
 from emu.host.host import Host
 from emu.host.hosted import HostedVm, Phase
+from emu.machine.engine import VERSION as UNICORN
 from emu.machine.memory import FrameUse
 from emu.machine.native import sources_digest
+from emu.resources.swap_area import SwapFullError
 from emu.saving import Giver, Taker
 from emu.units import PAGE_BYTES
 
 FORMAT = 1
 INDEX = "snapshot.json"
-PARTS = 64  # frames that one step copies, times 256
-FORM = f"emu {__version__}, unicorn {unicorn.__version__}, build {sources_digest()}"
+FORM = f"emu {__version__}, unicorn {UNICORN}, build {sources_digest()}"
 
 
 @dataclass(frozen=True)
@@ -65,19 +66,24 @@ def save(host: Host, path: Path) -> None:
     beside = path.with_name(path.name + ".new")
     try:
         with zipfile.ZipFile(beside, "w") as archive:
-            archive.writestr(INDEX, json.dumps(document))
+            archive.writestr(zipfile.ZipInfo(INDEX), json.dumps(document))
             for number, array in enumerate(taker.arrays):
-                with (
-                    archive.open(f"arrays/{number}.npy.zst", "w", force_zip64=True) as member,
-                    pa.CompressedOutputStream(member, "zstd") as stream,
-                ):
-                    np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
+                _write(archive, f"arrays/{number}.npy.zst", array)
         with beside.open("rb") as written:
             os.fsync(written.fileno())
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
         raise OutputError(f"{path}: cannot write the snapshot ({(error.strerror or str(error)).lower()})") from error
+
+
+def _write(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
+    with (
+        archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as member,
+        pa.CompressedOutputStream(member, "zstd") as stream,
+    ):
+        np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
 
 
 def _take_machine(vm: HostedVm, taker: Taker, files: dict[bytes, int]) -> dict[str, Any]:
@@ -142,11 +148,12 @@ def _resume(path: Path, document: dict[str, Any], arrays: list[np.ndarray], opti
             if vm.has_memory:
                 giver.give(vm.vm, document["machines"][str(vm.number)]["vm"])
         host.check()
-    except (KeyError, IndexError, TypeError, ValueError, BrokenInvariantError) as error:
-        raise SnapshotError(f"{path}: a damaged snapshot ({error})") from error
-    except EmuError:
-        host.close()
+    except (MachineMemoryError, OutputError, SwapFullError):  # of the host that should go on, not of the snapshot
+        host.close_hard()
         raise
+    except (KeyError, IndexError, TypeError, ValueError, EmuError) as error:
+        host.close_hard()
+        raise SnapshotError(f"{path}: a damaged snapshot ({error})") from error
     return host
 
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from emu.events import Kind
 from emu.host.host import Host
 from emu.host.hosted import HostedVm, Phase
 from emu.machine.memory import FrameUse
+from emu.resources.content_table import COUNTS
 from emu.units import MIB, PAGE_BYTES
 from emu.vm import pmap
-
-COUNTERS = ("page_shared", "cow_break", "swap_in", "swap_out")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class VmRow:
     zero: int  # of them, pages of zeros
     shrdsvd: float  # frames that sharing saves it: a shared frame counts for each VM in part
     cowh: int  # its pages that are hints of the content table
+    scanned: int  # its pages that the scan looked at since the start; hints that it found right; hints of its own that were stale; shared pages that it broke
+    hints_matched: int
+    stale_hints: int
+    cow_breaks: int
     ovhd: int  # frames for its tables and the VMM
 
 
@@ -50,6 +54,7 @@ def vm_row(host: Host, vm: HostedVm) -> VmRow:
     references = np.ones(0) if host.sharing is None else host.sharing.table.references(shared)
     zero_frame = -1 if host.sharing is None else host.sharing.zero_frame
     hints = 0 if host.sharing is None else int(np.count_nonzero(host.sharing.table.listed[present]))
+    found = dict.fromkeys(COUNTS, 0) if host.sharing is None else host.sharing.table.counts_of(vm.number)
     target = host.reclamation.allocations.get(vm.number, 0)
     most = host.reclamation.balloon_most(vm)
     return VmRow(
@@ -71,6 +76,10 @@ def vm_row(host: Host, vm: HostedVm) -> VmRow:
         zero=int(np.count_nonzero(shared == zero_frame)),
         shrdsvd=float(len(shared) - np.sum(1.0 / references)),
         cowh=hints,
+        scanned=found["scanned"],
+        hints_matched=found["hints_matched"],
+        stale_hints=found["stale_hints"],
+        cow_breaks=int(state.counters[Kind.COW_BREAK]),
         ovhd=vm.overhead_pages(),
     )
 

@@ -110,6 +110,9 @@ RESET_STATE = EntryState(
 )
 
 
+VERSION: str = unicorn.__version__
+
+
 class Engine:
     """Unicorn with the CPU model, the mapping and the few raw calls that emu needs."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from emu.machine import control as cbw
 from emu.machine.memory import FRAME, SHARED_OWNER, FrameUse
-from emu.machine.native import as_words, compiled, load16, load32, store8, store16, store32
+from emu.machine.native import as_words, compiled, load16, load32, store8, store16, store32, types
 from emu.resources import content, references
 from emu.vm import cow, pmap
 
@@ -53,6 +53,14 @@ def share_page(ct: object, vms: Any, vm: int, slot: int) -> int:
     cow.share(cb, slot, match)
     references.put(ct, match, references.count(ct, match) + 1)
     return own
+
+
+def compile_for_host() -> None:
+    """Compile what only the host's services call, so that it is in the cache with the rest."""
+    words = types.Array(types.int64, 1, "C")
+    share_pages.compile((words,) * 5)
+    for function in (content.hash_of, content.remove, references.drop):
+        function.compile((words, types.int64))
 
 
 @compiled

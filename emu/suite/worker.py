@@ -14,6 +14,7 @@ from typing import Any
 
 from emu.errors import EmuError
 from emu.machine import crash, native
+from emu.resources.compiling import compile_for_python
 from emu.suite.pool import COMPILING, DONE, FAILED, READY
 
 PR_SET_PDEATHSIG = 1
@@ -49,10 +50,10 @@ def _get_ready(pool: Connection) -> None:
 def _load() -> None:
     from emu.suite import execute, run  # noqa: F401  (what jobs will need is loaded before collections leave it out)
     from emu.trace import text  # noqa: F401
-    from emu.vm import handler, vm  # noqa: F401
+    from emu.vm import vm  # noqa: F401
 
     if not native.cache_is_warm():
-        handler.compile_for_python()
+        compile_for_python()
     run.freeze_imports()
 
 

@@ -53,6 +53,7 @@ from emu.vm.state import NO_ROW, TEXT_PPNS, VmState
 
 SLICE_INSNS = 1_000_000  # of virtual time between two looks at the outside world: some 10 ms
 SETTLE_INSNS = 16_000_000  # of virtual time in which a page's changes between code and data are counted: some 30 ms
+NO_FAULT = -1
 INPUT_INSNS = 1000  # between two bytes of serial input: about 100,000 baud
 PORT_READ = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 PORT_WRITE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
@@ -131,6 +132,7 @@ class VirtualMachine:
         self._failure: BaseException | None = None
         self._stop: Stop | None = None
         self._wants_reset = False
+        self._fault_due = NO_FAULT  # vector of an exception that somebody injects
         self._is_halted = False  # HLT waits for an interrupt
         self._poll_due = 0  # virtual time of the next look for input
         self._settle_due = SETTLE_INSNS  # virtual time of the next `code.settle`
@@ -331,6 +333,11 @@ class VirtualMachine:
         if self._stop is not None and self._stop.outcome is Outcome.PAUSED:
             self._stop = None
 
+    def inject_fault(self, vector: int) -> None:
+        """Let the guest take an exception that it did not cause, when it goes on. Between two slices only."""
+        self._fault_due = vector
+        self._look_due = True
+
     def set_balloon_target(self, pages: int) -> None:
         """What the guest's balloon driver shall give, from its next poll on. Between two slices only."""
         before = self.balloon.target
@@ -522,6 +529,12 @@ class VirtualMachine:
             self._stop = Stop(Outcome.LIMIT)
         if self._stop is None and now >= self._pause:
             self._stop = Stop(Outcome.PAUSED)
+        if self._fault_due != NO_FAULT and self._stop is None and not self._words[cbw.STEPPING]:
+            vector, self._fault_due = self._fault_due, NO_FAULT
+            self._is_halted = False
+            if self._words[cbw.EVENT_INSNS]:
+                access.fetch_instruction(self.control)
+            self._stop = self._context.inject(vector, deliver.EXCEPTION)
         planned = self._balloon_plan[0][0] if self._balloon_plan else NEVER
         self._look_at = min(self._poll_due, self._limit + self._idle_insns, self._pause, planned)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -76,8 +77,17 @@ def test_a_guest_that_fails_is_status_1(tmp_path: Path) -> None:
     ("arguments", "status", "message"),
     [
         (["nowhere.toml"], 2, "emu: unknown scenario 'nowhere.toml': neither a file nor one of hundred, identical, overcommit"),
-        ([], 2, "emu: nothing to run: give a scenario, or --list"),
+        ([], 2, "emu: nothing to run: give a scenario, --resume or --list"),
         (["overcommit", "--swap", "/nowhere"], 2, "emu: /nowhere: not a folder"),
+        (["overcommit", "--save", "/nowhere/x"], 2, "emu: /nowhere/x: not a file that can be written"),
+        (["overcommit", "--save-every", "1s"], 2, "emu: --save-every: there is no --save FILE"),
+        (["overcommit", "--save", "x.snap", "--save-every", "1ms"], 2, "emu: --save-every 1ms: a tenth of a second at least"),
+        (["overcommit", "--seconds", "3"], 2, "emu: --seconds '3': expected a whole number with us, ms or s, such as 500us"),
+        (["overcommit", "--resume", "x"], 2, "emu: a scenario and --resume exclude each other: the snapshot has its scenario"),
+        (["--resume", "/nowhere"], 66, "emu: /nowhere: cannot read the snapshot (no such file or directory)"),
+        (["--resume", "README.md"], 66, "emu: README.md: no snapshot, or a damaged one (File is not a zip file)"),
+        (["overcommit", "--page", "3"], 2, "emu: --page 3: expected VM:PPN, such as vm-1:0x3f2"),
+        (["overcommit", "--page", "x:0"], 2, "emu: page of 'x': the VMs are toucher-1, toucher-2, files, no-balloon"),
         (["overcommit", "--log", "/nowhere/x", "-q"], 74, "emu: /nowhere/x: cannot write the log (no such file or directory)"),
     ],
 )
@@ -102,3 +112,111 @@ def test_ctrl_c_ends_all_vms_and_removes_their_areas(tmp_path: Path) -> None:
     assert running.returncode == 130
     assert "Traceback" not in errors
     assert not list(tmp_path.glob("*.swap"))
+
+
+WORK = "toucher schedule=1m@0,6m@3 seconds=8 seed=1"
+
+
+def lines_of(text: str) -> dict[str, list[str]]:
+    """What each VM printed."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        name, _, said = line.partition(": ")
+        found.setdefault(name, []).append(said)
+    return found
+
+
+def test_a_run_goes_on_in_another_process(tmp_path: Path) -> None:
+    scenario, snap = str(write(tmp_path, WORK)), str(tmp_path / "a.snap")
+    whole = emu("host", scenario, "--log", str(tmp_path / "whole"))
+    first = emu("host", scenario, "--log", str(tmp_path / "first"), "--seconds", "4s", "--save", snap)
+    assert f"emu: saved at 4.0 virtual seconds; go on with: emu host --resume {snap}" in first.stderr
+    second = emu("host", "--resume", snap, "--log", str(tmp_path / "second"), "--threads", "1", "--swap", str(tmp_path))
+    assert (whole.returncode, first.returncode, second.returncode) == (0, 0, 0)
+    parts = lines_of(first.stdout)
+    for name, said in lines_of(second.stdout).items():
+        parts[name] += said
+    assert parts == lines_of(whole.stdout)
+    rows = [pq.read_table(tmp_path / name).to_pylist() for name in ("whole", "first", "second")]
+    assert rows[0] == rows[1] + rows[2]
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "emu", "host", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def test_a_run_that_is_killed_goes_on_from_its_last_snapshot(tmp_path: Path) -> None:
+    """Kill -9 in the middle: whatever the file is then, it is a whole snapshot, and the rest of the run is that of the run uninterrupted."""
+    scenario, snap = str(write(tmp_path, WORK)), tmp_path / "a.snap"
+    whole = lines_of(emu("host", scenario).stdout)
+    with start(scenario, "--save", str(snap), "--save-every", "300ms") as running:
+        assert running.stdout is not None
+        while "second=5" not in running.stdout.readline():
+            pass
+        running.kill()
+        running.communicate()
+    assert running.returncode == -signal.SIGKILL
+    rest = emu("host", "--resume", str(snap))
+    assert rest.returncode == 0, rest.stderr
+    for name, said in lines_of(rest.stdout).items():
+        assert 2 < len(said) < len(whole[name])
+        assert said == whole[name][-len(said) :]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_is_saved(tmp_path: Path, number: signal.Signals) -> None:
+    scenario, snap = str(write(tmp_path, WORK.replace("seconds=8", "seconds=100000"))), tmp_path / "a.snap"
+    with start(scenario, "--save", str(snap)) as running:
+        assert running.stdout is not None
+        while "second=2" not in running.stdout.readline():
+            pass
+        running.send_signal(number)
+        _, errors = running.communicate()
+    assert running.returncode == 130
+    assert "go on with: emu host --resume" in errors
+    seen = emu("host", "--resume", str(snap), "--seconds", "20s", "-q", "--json")
+    assert seen.returncode == 0, seen.stderr
+    assert json.loads(seen.stdout)["machine"]["seconds"] == pytest.approx(20, abs=0.11)
+
+
+def test_a_snapshot_that_cannot_be_written_now_and_then_does_not_end_the_run(tmp_path: Path) -> None:
+    scenario = str(write(tmp_path, "idle seconds=3"))
+    (tmp_path / "a.snap.new").mkdir()
+    done = emu("host", scenario, "--save", str(tmp_path / "a.snap"), "--save-every", "1s")
+    assert done.returncode == 74
+    assert done.stderr.count("cannot write the snapshot (is a directory)") >= 3
+    assert "vm-2: idle summary seconds=3" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_single_pages(tmp_path: Path) -> None:
+    """Who has a page too, since when, and what ended that; the same of all pages as Parquet."""
+    path = tmp_path / "pages.parquet"
+    arguments = (
+        "--seconds",
+        "5s",
+        "--page",
+        "vm-1:0x101",
+        "--page",
+        "vm-2:0x7000",
+        "--sharing-pages",
+        str(path),
+        "--sharing-report",
+    )
+    done = emu("host", str(write(tmp_path, WORK)), *arguments[:4], *arguments[6:])
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^vm-1 page 0x101: shared since \d\.\d s, frame 0x[0-9a-f]+ with vm-2 0x101$", done.stdout, re.MULTILINE)
+    assert re.search(
+        r"vm-1: \d+ scanned, \d+ equal to a shared frame, \d+ to a hint, 0 to a hash only, \d+ stale hints, \d+ COW breaks",
+        done.stdout,
+    )
+    rows = pq.read_table(path).to_pylist()
+    broken = [row for row in rows if row["broken_by"] == "a store"]
+    assert {row["vm"] for row in rows} == {"vm-1", "vm-2"}
+    assert broken
+    assert all(0 < row["until"] < 5.01 and row["rip"] for row in broken)
+    assert all(row["references"] > 0 and row["since"] < 5.01 for row in rows if row["state"] == "shared")
+    assert all(row["until"] > row["since"] for row in broken if row["state"] == "present")
+    wrong = emu("host", str(write(tmp_path, "idle seconds=100000")), *arguments[4:6])
+    assert (wrong.returncode, wrong.stderr.splitlines()[-1]) == (2, "emu: page 0x7000 of vm-2: it has 0x1000")

@@ -28,6 +28,8 @@ scan_rate = 7
 balloon = false
 swap = false
 rebalance = "2s"
+compress = true
+sample_period = "3s"
 [[vm]]
 name = "a"
 guest = "os-pae"
@@ -49,6 +51,9 @@ shares = 6
 [[vm.event]]
 at = "4s"
 balloon = "2M"
+[[vm.event]]
+at = "5s"
+fault = "gp"
 [[vm]]
 name = "b"
 count = 2
@@ -57,13 +62,18 @@ append = "seed={number}"
 
 
 def test_every_key() -> None:
-    events = (Event(3_000_000, "shares", 6), Event(4_000_000, "balloon", 2 * MIB), Event(9_000_000, "stop"))
+    events = (
+        Event(3_000_000, "shares", 6),
+        Event(4_000_000, "balloon", 2 * MIB),
+        Event(5_000_000, "fault", fault="gp"),
+        Event(9_000_000, "stop"),
+    )
     first = VmSpec(
         "a", "os-pae", "x", 8 * MIB, MIB, 3, Mmu.NESTED, 16 * MIB, 4 * MIB, 1_000_000, 20_000_000, events
     )  # fmt: skip
     others = (VmSpec("b-1", append="seed=1"), VmSpec("b-2", append="seed=2"))
-    services = Services(7, balloon=False, swap=False, rebalance_us=2_000_000)
-    expected = Scenario("n", 64 * MIB, (first, *others), "d", 5, 90_000_000, 1_000_000, services)
+    services = Services(7, balloon=False, swap=False, compress=True, sample_us=3_000_000, rebalance_us=2_000_000)
+    expected = Scenario("n", 64 * MIB, (first, *others), "d", 5, 90_000_000, 1_000_000, services, ALL_KEYS)
     assert parse(ALL_KEYS, "f", "file") == expected
     assert expected.instructions(1_500_000) == 1_500_000
     assert (first.all_shares, others[0].all_shares) == (3, 320)

@@ -1,0 +1,53 @@
+"""What `emu host` was asked for, checked before anything is compiled or run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from emu.cli.console import write_out
+from emu.errors import UsageError
+from emu.host import scenario as scenarios
+from emu.host.scenario import Scenario
+
+
+@dataclass(frozen=True)
+class HostOptions:
+    """What the command line says; a scenario or a snapshot to go on from."""
+
+    scenario: Scenario | None = None
+    resume: Path | None = None
+    save: Path | None = None
+    save_every_us: int | None = None
+    seconds_us: int | None = None
+    threads: int = 2
+    top: bool = False
+    log: Path | None = None
+    swap_folder: Path | None = None
+    checks: bool = False
+    sharing_report: bool = False
+    sharing_pages: Path | None = None
+    pages: tuple[tuple[str, int], ...] = ()
+    as_json: bool = False
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        """Look at folders now: nobody likes to learn of them after an hour. Raises UsageError."""
+        if self.swap_folder is not None and not self.swap_folder.is_dir():
+            raise UsageError(f"{self.swap_folder}: not a folder")
+        for path in filter(None, (self.save, self.sharing_pages)):
+            if path.is_dir() or not path.parent.is_dir():
+                raise UsageError(f"{path}: not a file that can be written")
+
+
+def find_scenario(name: str) -> Scenario:
+    """A scenario that comes with emu, or one in a file; raises UsageError."""
+    return scenarios.read(scenarios.find(name))
+
+
+def list_scenarios() -> int:
+    """A line for each scenario that comes with emu."""
+    known = scenarios.builtin()
+    width = max(map(len, known))
+    write_out("".join(f"{name:<{width}}  {scenarios.read(path).description}\n" for name, path in known.items()).encode())
+    return 0
