@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from emu import images
+from emu.bench.content_rows import CONTENT_BENCHMARKS
 from emu.bench.disk_rows import DISK_BENCHMARKS
 from emu.bench.harness import (
     QEMU,
@@ -213,6 +214,7 @@ BENCHMARKS: dict[str, Callable[[], Row]] = {
     "suite": suite,
     **DISK_BENCHMARKS,
     **OS_BENCHMARKS,
+    **CONTENT_BENCHMARKS,
     **HOST_BENCHMARKS,
     **SWITCH_BENCHMARKS,
 }

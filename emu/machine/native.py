@@ -41,6 +41,7 @@ __all__ = [
     "load32",
     "load64",
     "mark_cache_complete",
+    "prefetch",
     "sources_digest",
     "store8",
     "store16",
@@ -214,6 +215,21 @@ def call2_wide(_: Any, function: Any, a: Any, b: Any) -> Any:
         return builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
 
     return types.int64(types.int64, types.int64, types.int64), codegen
+
+
+@extending.intrinsic
+def prefetch(_: Any, address: Any) -> Any:
+    """Have the processor fetch the line at an address, which will be read and written soon."""
+    from llvmlite import ir
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [builder.inttoptr(args[0], pointer), word(1), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.none(types.int64), codegen
 
 
 @extending.intrinsic

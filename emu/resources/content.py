@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from emu.machine.memory import FRAME, FrameUse
-from emu.machine.native import call2_wide, call3, compiled, load8, load16, load32, load64, store32, store64
+from emu.machine.native import call2_wide, call3, compiled, load8, load16, load32, load64, prefetch, store32, store64
 from emu.units import PAGE_BYTES
 
 # Words of the table's control array.
@@ -25,6 +25,7 @@ COUNTS, COUNTED_VMS = 13, 14  # host address of int64[COUNTED_VMS][COUNT_WORDS],
 WORDS = 16
 SCANNED, HINTS_MADE, HINTS_MATCHED, SHARED_MATCHED, STALE_HINTS, FALSE_MATCHES = range(6)  # pages of a VM
 COUNT_WORDS = 8
+AHEAD = 32  # pages that are hashed before the first of them is looked up
 NOT_LISTED, END = 0, -1
 NONE = -1
 
@@ -125,10 +126,17 @@ def find(ct: object, mpn: int, code: int) -> int:
 
 
 @compiled
-def look_up(ct: object, mpn: int) -> int:
-    """One page of the scan: a frame with the same contents, else NONE, and the page is a hint from now on."""
-    note(ct, mpn, SCANNED)
+def hash_ahead(ct: object, mpn: int) -> int:
+    """The hash of a frame that will be looked up soon; its chain is fetched meanwhile."""
     code = hash_of(ct, mpn)
+    prefetch(head_of(ct, code))
+    return code
+
+
+@compiled
+def look_up(ct: object, mpn: int, code: int) -> int:
+    """One page of the scan, whose hash is `code`: a frame with the same contents, else NONE, and the page is a hint from now on."""
+    note(ct, mpn, SCANNED)
     match = find(ct, mpn, code)
     if match != NONE:
         return match
@@ -142,7 +150,11 @@ def look_up(ct: object, mpn: int) -> int:
 
 
 @compiled
-def scan(ct: object, candidates: Any, results: Any) -> None:
-    """`look_up` of each of an array of MPNs."""
-    for number in range(len(candidates)):
-        results[number] = look_up(ct, candidates[number])
+def scan(ct: object, candidates: Any, codes: Any, results: Any) -> None:
+    """`look_up` of each of an array of MPNs, whose hashes go to `codes`; all int64, of one length."""
+    for first in range(0, len(candidates), AHEAD):
+        last = min(first + AHEAD, len(candidates))
+        for number in range(first, last):
+            codes[number] = hash_ahead(ct, candidates[number])
+        for number in range(first, last):
+            results[number] = look_up(ct, candidates[number], codes[number])

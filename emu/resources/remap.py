@@ -35,13 +35,13 @@ def make_shared(ct: object, vms: Any, mpn: int) -> bool:
 
 
 @compiled
-def share_page(ct: object, vms: Any, vm: int, slot: int) -> int:
-    """Scan one page of a VM, and share it if another holds the same: the frame that it does not need any more, else -1."""
+def share_page(ct: object, vms: Any, vm: int, slot: int, code: int) -> int:
+    """Scan one page of a VM, whose hash is `code`, and share it if another holds the same: the frame that it does not need any more, else -1."""
     cb = as_words(vms[vm], cbw.WORDS)
     if not cow.can_be_shared(cb, slot):
         return -1
     own = pmap.entry(cb, slot) & pmap.MPN_MASK
-    match = content.look_up(ct, own)
+    match = content.look_up(ct, own, code)
     if match == content.NONE:
         return -1
     if content.use_of(ct, match) != _SHARED:
@@ -64,12 +64,26 @@ def compile_for_host() -> None:
 
 
 @compiled
+def hash_page(ct: object, vms: Any, vm: int, slot: int) -> int:
+    """The hash of a page, if it can be shared."""
+    cb = as_words(vms[vm], cbw.WORDS)
+    return content.hash_ahead(ct, pmap.entry(cb, slot) & pmap.MPN_MASK) if cow.can_be_shared(cb, slot) else 0
+
+
+@compiled
 def share_pages(ct: object, vms: Any, numbers: Any, slots: Any, freed: Any) -> int:
-    """`share_page` of each of the pages (VM number, slot); the frames that are free now, and how many."""
+    """`share_page` of each of the pages (VM number, slot); the frames that are free now, and how many. All int64, of one length.
+
+    Pages are hashed some at a time, whose contents nobody changes meanwhile; `freed` keeps the hashes until there are frames to put there.
+    """
     count = 0
-    for at in range(len(numbers)):
-        mpn = share_page(ct, vms, numbers[at], slots[at])
-        if mpn >= 0:
-            freed[count] = mpn
-            count += 1
+    for first in range(0, len(numbers), content.AHEAD):
+        last = min(first + content.AHEAD, len(numbers))
+        for at in range(first, last):
+            freed[at] = hash_page(ct, vms, numbers[at], slots[at])
+        for at in range(first, last):
+            mpn = share_page(ct, vms, numbers[at], slots[at], freed[at])
+            if mpn >= 0:
+                freed[count] = mpn
+                count += 1
     return count
