@@ -105,7 +105,11 @@ VM = '\n[[vm]]\nappend = "x"\n'
         (f'memory = "8M"{VM}count = 0', "f: vm 1.count: expected a number from 1 to 1000"),
         (f'memory = "8M"{VM}start = "3s"\nstop = "3s"', "f: vm 'vm-1': it stops before it starts"),
         (f'memory = "8M"{VM}name = "a"{VM}name = "a"', "f: vm: two are called 'a'"),
-        (f'memory = "8M"{VM}[[vm.event]]\nat = "1s"', "f: vm 1.event: expected at, and one of shares, balloon, stop"),
+        (f'memory = "8M"{VM}[[vm.event]]\nat = "1s"', "f: vm 1.event: expected at, and one of shares, balloon, fault, stop"),
+        (
+            f'memory = "8M"{VM}[[vm.event]]\nat = "1s"\nfault = "fire"',
+            "f: vm 1.event.fault: expected one of de, ud, gp, mc, reset, disk, swap-write, swap-read, none",
+        ),
         (f'memory = "8M"{VM}[[vm.event]]\nat = "1s"\nstop = false', "f: vm 1.event.stop: expected true"),
         ('memory = "8M"\n[[vm]]\nname = "a"', "f: seconds: is missing: a VM without arguments runs for ever"),
         ('memory = "8M"\n[services]\nballon = true' + VM, "f: services.ballon: unknown key: did you mean 'balloon'?"),
