@@ -4,7 +4,11 @@ A listed frame is *shared* (the frame table has it as SHARED, with the number of
 this hash when it was scanned, and may have been written since. Shared frames are read-only, so their hash is right for ever; a hint is hashed
 again when it is found, and dropped if it is stale. Equal hashes are never trusted: contents are compared in full.
 
-Sixteen bytes a frame: head of a chain of frames (a bucket for each frame), next of the chain, hash. A frame that was freed stays listed until
+Since they are compared anyway, the hash need not see all of a page: most pages differ in almost any two of their 64 cache lines, and reading all of each
+would be all that a scan does. A page's *code* is the hash (XXH3) of two lines; that of the whole page where those lines are uniform (pages that are almost
+empty), or where CROWD others have the same ones.
+
+Sixteen bytes a frame: head of a chain of frames (a bucket for each frame), next of the chain, code. A frame that was freed stays listed until
 somebody meets it; what the frame table says of it then tells that it is no hint any more.
 
 Here is what runs natively; `emu.resources.content_table` has the arrays.
@@ -21,13 +25,20 @@ from emu.units import PAGE_BYTES
 # Words of the table's control array.
 MEMORY, FRAMES, HEADS, NEXT, HASHES, BUCKETS, HASH_FN, COMPARE_FN, HASH_MASK = range(9)
 OVERFLOW, OVERFLOWED, OVERFLOW_ROWS, SATURATION = range(9, 13)  # of reference counts (`emu.resources.references`)
+LINE_HASH_FN = 15  # the same as HASH_FN, for few bytes
 COUNTS, COUNTED_VMS = 13, 14  # host address of int64[COUNTED_VMS][COUNT_WORDS], by VM number; row 0 for what is no VM's
 WORDS = 16
 SCANNED, HINTS_MADE, HINTS_MATCHED, SHARED_MATCHED, STALE_HINTS, FALSE_MATCHES = range(6)  # pages of a VM
 COUNT_WORDS = 8
 AHEAD = 32  # pages that are hashed before the first of them is looked up
 NOT_LISTED, END = 0, -1
-NONE = -1
+NONE, CROWDED = -1, -2
+
+# What a code is made of: two cache lines of the page, or all of it (bit 0 set).
+ONE, OTHER, LINE = 0x200, 0xA40, 64
+ODD = 0x9E3779B97F4A7C15 - (1 << 64)  # 2**64 over the golden ratio: the lines are not exchangeable
+WHOLE = 1
+CROWD = 8  # frames with the same samples and other contents, after which samples are not looked at any more
 
 _FRAME_BYTES = FRAME.itemsize
 _USE, _OWNER = (FRAME.fields[name][1] if FRAME.fields else 0 for name in ("use", "owner"))
@@ -35,9 +46,38 @@ _GUEST, _SHARED = int(FrameUse.GUEST), int(FrameUse.SHARED)
 
 
 @compiled
-def hash_of(ct: object, mpn: int) -> int:
-    """The hash of a frame's contents."""
-    return call2_wide(ct[HASH_FN], ct[MEMORY] + (mpn << 12), PAGE_BYTES) & ct[HASH_MASK]
+def are_samples_uniform(at: int) -> bool:
+    """Whether the samples of the page at a host address are one word over and over: they tell nothing of a page that is almost empty."""
+    first = load64(at + ONE)
+    differs = 0
+    for offset in range(0, LINE, 8):
+        differs |= (load64(at + ONE + offset) ^ first) | (load64(at + OTHER + offset) ^ first)
+    return differs == 0
+
+
+@compiled
+def whole_code(ct: object, mpn: int) -> int:
+    """A frame's code by all that it holds."""
+    return call2_wide(ct[HASH_FN], ct[MEMORY] + (mpn << 12), PAGE_BYTES) & ct[HASH_MASK] | WHOLE
+
+
+@compiled
+def code_of(ct: object, mpn: int) -> int:
+    """A frame's code by its samples, if these tell something."""
+    at = ct[MEMORY] + (mpn << 12)
+    if are_samples_uniform(at):
+        return whole_code(ct, mpn)
+    return (
+        (call2_wide(ct[LINE_HASH_FN], at + ONE, LINE) ^ call2_wide(ct[LINE_HASH_FN], at + OTHER, LINE) * ODD)
+        & ct[HASH_MASK]
+        & ~WHOLE
+    )
+
+
+@compiled
+def has_code(ct: object, mpn: int, code: int) -> bool:
+    """Whether a frame holds what has this code."""
+    return (whole_code(ct, mpn) if code & WHOLE else code_of(ct, mpn)) == code
 
 
 @compiled
@@ -74,8 +114,8 @@ def signed32(value: int) -> int:
 
 @compiled
 def head_of(ct: object, code: int) -> int:
-    """Host address of the first place of the chain of a hash."""
-    return ct[HEADS] + 4 * ((code >> 1 & (1 << 62) - 1) % ct[BUCKETS])
+    """Host address of the first place of the chain of a code: its upper half, scaled to the number of buckets."""
+    return ct[HEADS] + 4 * ((code >> 32 & 0xFFFF_FFFF) * ct[BUCKETS] >> 32)
 
 
 @compiled
@@ -107,37 +147,55 @@ def remove(ct: object, mpn: int) -> None:
 
 @compiled
 def find(ct: object, mpn: int, code: int) -> int:
-    """A listed frame with the contents of `mpn`, whose hash is `code`; NONE if there is none. Stale hints on the way are dropped."""
+    """A listed frame with the contents of `mpn`, whose code is `code`; NONE if there is none. Stale hints on the way are dropped.
+
+    CROWDED: there are so many with the same samples and other contents that the rest is listed by all that it holds.
+    """
     entry = signed32(load32(head_of(ct, code))) - 1
+    others = 0
     while entry >= 0:
         following = signed32(load32(link(ct, entry))) - 1
         if entry != mpn and load64(ct[HASHES] + 8 * entry) == code:
             use = use_of(ct, entry)
-            if use != _SHARED and (use != _GUEST or hash_of(ct, entry) != code):
-                remove(ct, entry)
+            if use != _SHARED and (use != _GUEST or not has_code(ct, entry, code)):
                 note(ct, entry, STALE_HINTS)
+                remove(ct, entry)
             elif are_equal(ct, mpn, entry):
                 note(ct, mpn, SHARED_MATCHED if use == _SHARED else HINTS_MATCHED)
                 return entry
             else:
                 note(ct, mpn, FALSE_MATCHES)
+                others += 1
+                if others == CROWD and not code & WHOLE:
+                    return CROWDED
         entry = following
     return NONE
 
 
 @compiled
+def fetch_ahead(ct: object, mpn: int) -> None:
+    """Have a frame's samples fetched."""
+    at = ct[MEMORY] + (mpn << 12)
+    prefetch(at + ONE)
+    prefetch(at + OTHER)
+
+
+@compiled
 def hash_ahead(ct: object, mpn: int) -> int:
-    """The hash of a frame that will be looked up soon; its chain is fetched meanwhile."""
-    code = hash_of(ct, mpn)
+    """The code of a frame that will be looked up soon; its chain is fetched meanwhile."""
+    code = code_of(ct, mpn)
     prefetch(head_of(ct, code))
     return code
 
 
 @compiled
 def look_up(ct: object, mpn: int, code: int) -> int:
-    """One page of the scan, whose hash is `code`: a frame with the same contents, else NONE, and the page is a hint from now on."""
+    """One page of the scan, whose code is `code`: a frame with the same contents, else NONE, and the page is a hint from now on."""
     note(ct, mpn, SCANNED)
     match = find(ct, mpn, code)
+    if match == CROWDED:
+        code = whole_code(ct, mpn)
+        match = find(ct, mpn, code)
     if match != NONE:
         return match
     if load32(link(ct, mpn)) != NOT_LISTED:
@@ -151,10 +209,12 @@ def look_up(ct: object, mpn: int, code: int) -> int:
 
 @compiled
 def scan(ct: object, candidates: Any, codes: Any, results: Any) -> None:
-    """`look_up` of each of an array of MPNs, whose hashes go to `codes`; all int64, of one length."""
+    """`look_up` of each of an array of MPNs, whose codes go to `codes`; all int64, of one length."""
     for first in range(0, len(candidates), AHEAD):
         last = min(first + AHEAD, len(candidates))
         for number in range(first, last):
+            if number + AHEAD < len(candidates):
+                fetch_ahead(ct, candidates[number + AHEAD])
             codes[number] = hash_ahead(ct, candidates[number])
         for number in range(first, last):
             results[number] = look_up(ct, candidates[number], codes[number])

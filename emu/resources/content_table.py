@@ -2,8 +2,8 @@
 
 Invariants (asserted by `check`):
 
-1. A listed frame is in the chain of its hash, once; no other frame is in any.
-2. Every shared frame is listed, under the hash of its contents, and has at least one reference.
+1. A listed frame is in the chain of its code, once; no other frame is in any.
+2. Every shared frame is listed, under a code of its contents, and has at least one reference.
 3. A count at SATURATION has one row in the overflow table, with a number not below; there are no other rows.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from emu.errors import BrokenInvariantError
 from emu.machine.memory import FrameUse, MachineMemory
 from emu.resources import content
-from emu.resources.hashing import compare_function, hash_function
+from emu.resources.hashing import FOR_LINES, compare_function, hash_function
 from emu.saving import Giver, Taker
 
 BYTES_A_FRAME = 16
@@ -36,6 +36,8 @@ class ContentTable:
         count = len(memory.frames)
         self._heads, self._next = np.zeros(count, np.int32), np.zeros(count, np.int32)
         self._hashes = np.zeros(count, np.int64)
+        for array in (self._heads, self._next, self._hashes):
+            array.fill(0)  # the host's kernel gives the memory now, not while pages are looked up
         assert self._heads.nbytes + self._next.nbytes + self._hashes.nbytes == BYTES_A_FRAME * count
         self.overflow = np.zeros((OVERFLOW_ROWS, 2), np.int64)
         self.counts = np.zeros((vms + 1, content.COUNT_WORDS), np.int64)
@@ -48,6 +50,7 @@ class ContentTable:
             (content.HASHES, self._hashes.ctypes.data),
             (content.BUCKETS, count),
             (content.HASH_FN, hash_function()),
+            (content.LINE_HASH_FN, hash_function(FOR_LINES)),
             (content.COMPARE_FN, compare_function()),
             (content.HASH_MASK, -1),
             (content.OVERFLOW, self.overflow.ctypes.data),
@@ -79,9 +82,12 @@ class ContentTable:
         listed: np.ndarray = self._next != content.NOT_LISTED
         return listed
 
+    def _bucket(self, code: int) -> int:
+        return (int(content.head_of(self.control, code)) - int(self.control[content.HEADS])) // self._heads.itemsize
+
     def find_hash(self, code: int) -> list[int]:
         """MPNs that are listed under a hash."""
-        entry = int(self._heads[(code >> 1 & (1 << 62) - 1) % len(self._heads)]) - 1
+        entry = int(self._heads[self._bucket(code)]) - 1
         found = []
         while entry >= 0:
             if int(self._hashes[entry]) == code:
@@ -108,8 +114,7 @@ class ContentTable:
         for bucket in np.flatnonzero(self._heads):
             entry = int(self._heads[bucket]) - 1
             while entry >= 0:
-                place = (int(self._hashes[entry]) >> 1 & (1 << 62) - 1) % len(self._heads)
-                if place != bucket or len(found) > len(self._heads):
+                if self._bucket(int(self._hashes[entry])) != bucket or len(found) > len(self._heads):
                     raise BrokenInvariantError(f"content table invariant 1: frame {entry} is in another hash's chain")
                 found.append(entry)
                 entry = int(self._next[entry]) - 1
@@ -117,7 +122,7 @@ class ContentTable:
             raise BrokenInvariantError("content table invariant 1: a frame is listed twice, or its link without it")
         records = self._memory.frames.records
         for mpn in map(int, np.flatnonzero(records["use"] == FrameUse.SHARED)):
-            is_right = self._next[mpn] != content.NOT_LISTED and int(self._hashes[mpn]) == int(content.hash_of(self.control, mpn))
+            is_right = self._next[mpn] != content.NOT_LISTED and content.has_code(self.control, mpn, int(self._hashes[mpn]))
             if not is_right or not records["references"][mpn]:
                 raise BrokenInvariantError(f"content table invariant 2: shared frame {mpn} is not listed as what it holds")
         rows, limit = self.overflow[: int(self.control[content.OVERFLOWED])], self.control[content.SATURATION]

@@ -10,20 +10,21 @@ import xxhash
 
 from emu.errors import EngineError
 
-SYMBOLS = ("XXH3_64bits_dispatch", "XXH3_64bits")  # the first uses what vectors the processor has
+FOR_PAGES = ("XXH3_64bits_dispatch", "XXH3_64bits")  # the first uses what vectors the processor has
+FOR_LINES = ("XXH3_64bits",)  # no vectors are worth it
 
 
 @functools.cache
-def hash_function(path: str | None = None) -> int:
+def hash_function(names: tuple[str, ...] = FOR_PAGES, path: str | None = None) -> int:
     """Address of the C function (address, bytes) -> 64-bit hash, of the package or a library; raises EngineError if it does not show it."""
     try:
         library = ctypes.CDLL(path or find_spec("xxhash._xxhash").origin)  # type: ignore[union-attr]  # the extension itself, for its C functions
     except OSError as error:
         raise EngineError(f"xxhash {xxhash.VERSION} cannot be loaded ({error})") from error
-    function = next((getattr(library, name) for name in SYMBOLS if hasattr(library, name)), None)
+    function = next((getattr(library, name) for name in names if hasattr(library, name)), None)
     if function is None:
         raise EngineError(
-            f"xxhash {xxhash.VERSION} shows none of its C functions {', '.join(SYMBOLS)}: install another build of it"
+            f"xxhash {xxhash.VERSION} shows none of its C functions {', '.join(names)}: install another build of it"
         )
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 

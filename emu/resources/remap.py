@@ -59,7 +59,7 @@ def compile_for_host() -> None:
     """Compile what only the host's services call, so that it is in the cache with the rest."""
     words = types.Array(types.int64, 1, "C")
     share_pages.compile((words,) * 5)
-    for function in (content.hash_of, content.remove, references.drop):
+    for function in (content.whole_code, content.remove, references.drop):
         function.compile((words, types.int64))
 
 
@@ -68,6 +68,12 @@ def hash_page(ct: object, vms: Any, vm: int, slot: int) -> int:
     """The hash of a page, if it can be shared."""
     cb = as_words(vms[vm], cbw.WORDS)
     return content.hash_ahead(ct, pmap.entry(cb, slot) & pmap.MPN_MASK) if cow.can_be_shared(cb, slot) else 0
+
+
+@compiled
+def fetch_page(ct: object, vms: Any, vm: int, slot: int) -> None:
+    """Have what the hash of a page will read fetched."""
+    content.fetch_ahead(ct, pmap.entry(as_words(vms[vm], cbw.WORDS), slot) & pmap.MPN_MASK)
 
 
 @compiled
@@ -80,6 +86,8 @@ def share_pages(ct: object, vms: Any, numbers: Any, slots: Any, freed: Any) -> i
     for first in range(0, len(numbers), content.AHEAD):
         last = min(first + content.AHEAD, len(numbers))
         for at in range(first, last):
+            if at + content.AHEAD < len(numbers):
+                fetch_page(ct, vms, numbers[at + content.AHEAD], slots[at + content.AHEAD])
             freed[at] = hash_page(ct, vms, numbers[at], slots[at])
         for at in range(first, last):
             mpn = share_page(ct, vms, numbers[at], slots[at], freed[at])

@@ -40,7 +40,7 @@ class Sharing:
 
     def _hash_of_zeros(self) -> int:
         frames = self._memory.allocate(1, 0, FrameUse.VMM)
-        code = int(content.hash_of(self.table.control, int(frames[0])))
+        code = int(content.whole_code(self.table.control, int(frames[0])))
         self._memory.release(frames)
         return code
 

@@ -35,22 +35,44 @@ def scanned(table: ContentTable, *mpns: int) -> list[int]:
     return results.tolist()
 
 
-def test_the_hash_is_that_of_the_package() -> None:
+def test_codes_are_of_the_package_s_hash() -> None:
+    """Of the whole page for those that are almost empty, else of two of its lines."""
     table, rng = new_table([]), np.random.default_rng(5)
     frame = table._memory.frame(MPN(3))  # noqa: SLF001
     for _ in range(20):
         frame[:] = rng.integers(0, 256, PAGE_BYTES, np.uint8)
-        assert int(content.hash_of(table.control, 3)) & (1 << 64) - 1 == xxhash.xxh3_64_intdigest(frame)
+        assert int(content.whole_code(table.control, 3)) & (1 << 64) - 1 == xxhash.xxh3_64_intdigest(frame) | content.WHOLE
+        one, other = (xxhash.xxh3_64_intdigest(frame[at : at + content.LINE]) for at in (content.ONE, content.OTHER))
+        due = (one ^ other * content.ODD) & (1 << 64) - 1 & ~content.WHOLE
+        assert int(content.code_of(table.control, 3)) & (1 << 64) - 1 == due
+        frame[:] = 7
+        frame[5] = 9
+        assert int(content.code_of(table.control, 3)) & (1 << 64) - 1 == xxhash.xxh3_64_intdigest(frame) | content.WHOLE
+
+
+def test_pages_with_equal_samples() -> None:
+    """Some are told apart by comparison; where there are many, by all that they hold. Every twin is found, in one pass."""
+    table = new_table([0] * FRAMES)
+    for mpn in range(FRAMES):
+        frame = table._memory.frame(MPN(mpn))  # noqa: SLF001
+        frame[:] = np.arange(PAGE_BYTES)  # the same samples, which are not uniform
+        frame[0] = mpn % (FRAMES // 2)
+    assert scanned(table, *range(FRAMES)) == [content.NONE] * (FRAMES // 2) + list(range(FRAMES // 2))
+    codes = table._hashes[: FRAMES // 2]  # noqa: SLF001
+    assert np.count_nonzero(codes & content.WHOLE == 0) == content.CROWD
+    assert scanned(table, *range(FRAMES // 2)) == [content.NONE] * (FRAMES // 2)
+    assert table.counts_of()["hints_made"] == FRAMES // 2
+    assert table.counts_of()["false_matches"] <= 2 * FRAMES * content.CROWD
 
 
 def test_a_library_without_the_hash_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         EngineError, match="shows none of its C functions XXH3_64bits_dispatch, XXH3_64bits: install another build"
     ):
-        hashing.hash_function(np.random.mtrand.__file__)
+        hashing.hash_function(path=np.random.mtrand.__file__)
     (tmp_path / "x.so").write_bytes(b"no library")
     with pytest.raises(EngineError, match="cannot be loaded"):
-        hashing.hash_function(str(tmp_path / "x.so"))
+        hashing.hash_function(path=str(tmp_path / "x.so"))
 
 
 def test_metadata_is_within_the_paper_s_budget() -> None:
@@ -109,7 +131,7 @@ def test_batches_of_any_length(count: int) -> None:
 
 
 def _other_bucket(table: ContentTable) -> None:
-    table._hashes[0] += 2  # noqa: SLF001
+    table._hashes[0] ^= 1 << 50  # noqa: SLF001
 
 
 def _lost_link(table: ContentTable) -> None:

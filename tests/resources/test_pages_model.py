@@ -36,7 +36,14 @@ PROGRAM = bytes.fromhex(
 ROM = PROGRAM.ljust(0xFF0, b"\xf4") + b"\xe9\x0d\xf0".ljust(16, b"\xf4")
 STEP_INSNS = 300
 MEMORY = 4 * MIB
-CONTENTS = [bytes(PAGE_BYTES), b"\1" * PAGE_BYTES, b"\2" * PAGE_BYTES, bytes(range(256)) * 16, b"\1" * (PAGE_BYTES - 1) + b"\3"]
+CONTENTS = [
+    bytes(PAGE_BYTES),
+    b"\1" * PAGE_BYTES,
+    b"\2" * PAGE_BYTES,
+    bytes(range(256)) * 16,
+    bytes(range(255)) + b"?" + bytes(range(256)) * 15,
+    b"\1" * (PAGE_BYTES - 1) + b"\3",
+]
 
 vms = st.integers(1, 3)
 pages = st.integers(0, PAGES - 1)

@@ -24,7 +24,7 @@ def new_table(saturation: int, rows: int = 256) -> ContentTable:
     table = ContentTable(memory)
     table.saturate(saturation, rows)
     for mpn in range(FRAMES):
-        content.insert(table.control, mpn, int(content.hash_of(table.control, mpn)))
+        content.insert(table.control, mpn, int(content.code_of(table.control, mpn)))
         references.put(table.control, mpn, 1)
     return table
 
