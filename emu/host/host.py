@@ -263,12 +263,18 @@ class Host:
         """Assert the invariants of every VM, of sharing, of the swap areas, and that the machine's frames add up; raises BrokenInvariantError."""
         for vm in self._living():
             check.check(vm.vm.state)
+        if self.sharing is not None:
+            self.sharing.check()
+        self.check_accounts()
+
+    def check_accounts(self) -> None:
+        """The part of `check` that does not walk tables or read pages: who has which frame and which slot."""
+        self.memory.frames.check()
+        for vm in self._living():
             vm.swap.check()
             swapped = vm.pages_in(pmap.SWAPPED)
             if np.any(vm.swap.place_of[swapped] < 0):
                 raise BrokenInvariantError(f"{vm.name}: a swapped page has no slot")
-        if self.sharing is not None:
-            self.sharing.check()
         used = sum(vm.count(pmap.PRESENT_PAGE) + vm.overhead_pages() for vm in self._living())
         shared = 0 if self.sharing is None else len(self.sharing.shared_frames())
         if used + shared + self.memory.frames.free_count != len(self.memory.frames):

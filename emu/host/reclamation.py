@@ -10,6 +10,7 @@ import numpy as np
 
 from emu.host.hosted import HostedVm, Phase
 from emu.host.scenario import Scenario
+from emu.machine import control as cbw
 from emu.machine.memory import FrameUse, MachineMemory
 from emu.resources.sharing import Sharing
 from emu.resources.states import MARGIN, FreeState, Marks, next_state
@@ -136,8 +137,9 @@ class Reclamation:
         if not self._scenario.services.swap or pages <= 0:
             return
         state = vm.vm.state
-        candidates = [slot for slot in vm.pages_in(pmap.PRESENT_PAGE) if swapping.can_be_paged_out(state.control, int(slot))]
-        chosen = self._random.permutation(np.array(candidates, np.int64))[:pages]
+        if state.control[cbw.STEPPING]:  # it is in the middle of a store
+            return
+        chosen = self._random.permutation(vm.pages_in(pmap.PRESENT_PAGE))[:pages]
         if self._sharing is not None:
             self.counts.frames_shared += self._sharing.try_page(state, chosen)
         freed = []

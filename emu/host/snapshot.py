@@ -147,7 +147,9 @@ def _resume(path: Path, document: dict[str, Any], arrays: list[np.ndarray], opti
                 vm.swap.close()
             if vm.has_memory:
                 giver.give(vm.vm, document["machines"][str(vm.number)]["vm"])
-        host.check()
+        host.check_accounts()
+        if options.checks:
+            host.check()
     except (MachineMemoryError, OutputError, SwapFullError):  # of the host that should go on, not of the snapshot
         host.close_hard()
         raise

@@ -71,8 +71,8 @@ class Calibration:
         return self.error_code + env_at.DR_FROM_ERROR_CODE + 64 - self.high_at
 
 
-def _readable_ranges() -> list[tuple[int, int]]:
-    """Address ranges of this process that can be read; neighbours are one range, as a heap block may lie across them."""
+def _readable_ranges() -> np.ndarray:
+    """Address ranges of this process that can be read, ascending, each with its end; neighbours are one, as a heap block may lie across them."""
     ranges: list[tuple[int, int]] = []
     for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines():
         span, rights = line.split()[:2]
@@ -80,7 +80,7 @@ def _readable_ranges() -> list[tuple[int, int]]:
         if rights[0] == "r":
             first = ranges.pop()[0] if ranges and ranges[-1][1] == low else low
             ranges.append((first, high))
-    return ranges
+    return np.array(ranges, np.uint64)
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,13 @@ def find_live_state(engine: Engine, at: int) -> LiveState:
     base = int(engine.handle.value or 0)
     found = set()
     words = np.frombuffer(ctypes.string_at(base, _block_bytes(base) // 8 * 8), np.uint64)
-    for pointer in map(int, words):
-        if pointer % 16 or not any(low + 8 < pointer < high for low, high in ranges):
+    words = words[(words % 16 == 0) & (words > ranges[0, 0])]
+    lows, highs = ranges[np.searchsorted(ranges[:, 0], words, "right") - 1].T
+    for pointer, low, high in zip(words.tolist(), lows.tolist(), highs.tolist(), strict=True):
+        if not low + 8 < pointer < high:
             continue
         size = _block_bytes(pointer)
-        if len(state) <= size < LARGEST_CPU and any(low < pointer and pointer + size <= high for low, high in ranges):
+        if len(state) <= size < LARGEST_CPU and pointer + size <= high:
             place = ctypes.string_at(pointer, size).find(state)
             if place >= 0:
                 found.add(LiveState(pointer, pointer + place))

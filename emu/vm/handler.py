@@ -232,7 +232,7 @@ def compile_for_python() -> None:
     inject.compile((words,))
     clock.takes_interrupt.compile((words,))
     code.settle.compile((words, types.int64))
-    for checked in (cow.can_be_shared, swapping.can_be_paged_out, swapping.page_out, watching.watch):
+    for checked in (cow.can_be_shared, swapping.page_out, watching.watch):
         checked.compile((words, types.int64))
     cow.share.compile((words, types.int64, types.int64))
     for function in (access.load_block, access.store_block):

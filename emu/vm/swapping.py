@@ -18,14 +18,11 @@ _OUT = int(Kind.SWAP_OUT)
 
 
 @compiled
-def can_be_paged_out(cb: object, slot: int) -> bool:
-    """Whether a page may go to the swap area now: it has a frame of its own, and no store to it is under way."""
-    return pmap.state(pmap.entry(cb, slot)) == pmap.PRESENT_PAGE and not cb[cbw.STEPPING]
-
-
-@compiled
 def page_out(cb: object, slot: int) -> int:
-    """Unmap a page that `can_be_paged_out`, whose contents are safe; its MPN, which the caller gives back. Between two slices."""
+    """Unmap a page that has a frame of its own and whose contents are safe; its MPN, which the caller gives back.
+
+    Between two slices, and not while an instruction is stepped.
+    """
     mpn = pmap.entry(cb, slot) & pmap.MPN_MASK
     if cb[cbw.USE_SHADOW] and rows.is_table(cb, slot):
         shadow.untrace(cb, slot)

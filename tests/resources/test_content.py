@@ -131,7 +131,7 @@ def test_batches_of_any_length(count: int) -> None:
 
 
 def _other_bucket(table: ContentTable) -> None:
-    table._hashes[0] ^= 1 << 50  # noqa: SLF001
+    table._hashes[0] ^= 1 << 60  # noqa: SLF001
 
 
 def _lost_link(table: ContentTable) -> None:

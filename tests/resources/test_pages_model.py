@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from emu.config import Mmu, VmConfig
 from emu.host.hosted import HostedVm, Phase
+from emu.machine import control as cbw
 from emu.machine.memory import FrameUse, MachineMemory
 from emu.resources.sharing import Sharing
 from emu.resources.swap_area import SwapArea
@@ -141,7 +142,8 @@ class Machine(RuleBasedStateMachine):
     def page_out(self, number: int, page: int) -> None:
         vm = self._start(number)
         state = vm.vm.state
-        if not swapping.can_be_paged_out(state.control, FIRST + page):
+        word = int(state.pmap[FIRST + page])
+        if word >> pmap.STATE_SHIFT & pmap.STATE_MASK != pmap.PRESENT_PAGE or state.control[cbw.STEPPING]:
             return
         mpn = int(state.pmap[FIRST + page]) & pmap.MPN_MASK
         vm.swap.put(FIRST + page, memoryview(self.memory.frame(MPN(mpn))))  # type: ignore[arg-type]
