@@ -27,15 +27,17 @@ PAGES = 4096  # that are shared, broken, paged
 FIRST = 0x400
 
 
-def _distinct_frames() -> tuple[MachineMemory, np.ndarray]:
-    memory = MachineMemory(SCAN_BYTES + 16 * MIB)
-    frames = memory.allocate(SCAN_BYTES // PAGE_BYTES, 1, FrameUse.GUEST)
+def distinct_frames(size_bytes: int = SCAN_BYTES) -> tuple[MachineMemory, np.ndarray]:
+    """A machine, and so much of it that a VM has, no two pages equal."""
+    memory = MachineMemory(size_bytes + 16 * MIB)
+    frames = memory.allocate(size_bytes // PAGE_BYTES, 1, FrameUse.GUEST)
     memory.words[:] = np.random.default_rng(1).integers(0, 1 << 62, len(memory.words))
     return memory, frames
 
 
-def _scan_seconds(memory: MachineMemory, order: np.ndarray, found: np.ndarray) -> float:
-    """Seconds that these frames take with an empty table, in which none has a twin."""
+def scan_seconds(memory: MachineMemory, order: np.ndarray) -> float:
+    """Seconds that these frames take with an empty table; none has a twin."""
+    found = np.empty(len(order), np.int64)
     table, codes = ContentTable(memory), np.empty(len(order), np.int64)
     start = time.perf_counter()
     content.scan(table.control, order, codes, found)
@@ -47,12 +49,11 @@ def _scan_seconds(memory: MachineMemory, order: np.ndarray, found: np.ndarray) -
 
 def scan(*, in_order: bool = True) -> Row:
     """Hash and look-up of distinct pages, GB/s, in the order of frames or a random one; the peer reads the same memory on one core."""
-    memory, frames = _distinct_frames()
+    memory, frames = distinct_frames()
     order = frames if in_order else np.random.default_rng(2).permutation(frames)
-    found = np.empty(len(order), np.int64)
 
     def hashed() -> float:
-        return SCAN_BYTES / _scan_seconds(memory, order, found) / 1e9
+        return SCAN_BYTES / scan_seconds(memory, order) / 1e9
 
     def read() -> float:
         start = time.perf_counter()
@@ -65,10 +66,9 @@ def scan(*, in_order: bool = True) -> Row:
 
 def scan_ksm() -> Row:
     """The same frames, pages a second, beside Linux KSM on a copy of them."""
-    memory, frames = _distinct_frames()
-    found = np.empty(len(frames), np.int64)
-    _scan_seconds(memory, frames, found)
-    rate = median(lambda: len(frames) / _scan_seconds(memory, frames, found))
+    memory, frames = distinct_frames()
+    scan_seconds(memory, frames)
+    rate = median(lambda: len(frames) / scan_seconds(memory, frames))
     try:
         peer = pages_a_second(memory.bytes[:SCAN_BYTES])
     except KsmUnavailableError as reason:
@@ -76,50 +76,49 @@ def scan_ksm() -> Row:
     return Row("scan-ksm", rate, "pages/s", "Linux KSM", peer)
 
 
-def _two_vms() -> tuple[MachineMemory, Sharing, list[HostedVm]]:
-    """Two VMs with the same contents in PAGES pages."""
-    memory = MachineMemory(128 * MIB)
+def _two_vms(pages: int) -> tuple[Sharing, list[HostedVm]]:
+    """Two VMs with the same contents in so many pages."""
+    vm_bytes = FIRST * PAGE_BYTES + max(VM_BYTES, pages * PAGE_BYTES)
+    memory = MachineMemory(4 * vm_bytes)
     sharing = Sharing(memory, 1)
     vms = []
     for number in (1, 2):
-        vm = HostedVm(
-            f"vm-{number}", number, memory, threading.Lock(), 0, 1, 0, 0, SwapArea(None, VM_BYTES // PAGE_BYTES, 2 * PAGES)
-        )
-        config = VmConfig(memory_bytes=VM_BYTES, reserve_frames=2 * PAGES)
+        vm = HostedVm(f"vm-{number}", number, memory, threading.Lock(), 0, 1, 0, 0, SwapArea(None, vm_bytes // PAGE_BYTES, 0))
+        config = VmConfig(memory_bytes=vm_bytes, reserve_frames=pages + 1024)
         vm.begin(VirtualMachine(memory, config, rom=b"", firmware_files={}, console=vm.console, number=number, host=vm))
         vm.vm.state.refill()
-        for page in range(PAGES):
+        for page in range(pages):
             vm.vm.write_physical((FIRST + page) * PAGE_BYTES, page.to_bytes(4, "little") * (PAGE_BYTES // 4))
         vm.vm.state.refill()
         sharing.register(vm.vm.state)
         vms.append(vm)
-    return memory, sharing, vms
+    return sharing, vms
 
 
-def _share_and_break() -> tuple[float, float]:
-    """Microseconds to share a page, and to break one off."""
-    _memory, sharing, vms = _two_vms()
-    slots = np.arange(FIRST, FIRST + PAGES)
+def share_and_break(pages: int = PAGES) -> tuple[float, float]:
+    """Microseconds to share a page, and to break one off, of so many."""
+    sharing, vms = _two_vms(pages)
+    slots = np.arange(FIRST, FIRST + pages)
     sharing.try_page(vms[0].vm.state, slots)  # hints
     start = time.perf_counter()
     shared = sharing.try_page(vms[1].vm.state, slots)
-    share_us = (time.perf_counter() - start) / PAGES * 1e6
-    assert shared == PAGES
+    share_us = (time.perf_counter() - start) / pages * 1e6
+    assert shared == pages
     control = vms[1].vm.control
     start = time.perf_counter()
     for slot in slots.tolist():
         cow.break_sharing(control, slot, cow.BY_STORE)
-    return share_us, (time.perf_counter() - start) / PAGES * 1e6
+    return share_us, (time.perf_counter() - start) / pages * 1e6
 
 
 def share() -> Row:
     """A page whose twin is a hint: hash, look-up, comparison, both remapped, a frame freed."""
-    return Row("share", median(lambda: _share_and_break()[0]), "us", "limit", 3)
+    return Row("share", median(lambda: share_and_break()[0]), "us", "limit", 3)
 
 
 def cow_break() -> Row:
     """A shared page gets a frame of its own."""
-    return Row("cow-break", median(lambda: _share_and_break()[1]), "us", "limit", 4)
+    return Row("cow-break", median(lambda: share_and_break()[1]), "us", "limit", 4)
 
 
 def swap(*, compresses: bool = False) -> Row:

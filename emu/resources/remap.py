@@ -59,6 +59,7 @@ def compile_for_host() -> None:
     """Compile what only the host's services call, so that it is in the cache with the rest."""
     words = types.Array(types.int64, 1, "C")
     share_pages.compile((words,) * 5)
+    frames_of.compile((words,) * 4)
     for function in (content.whole_code, content.remove, references.drop):
         function.compile((words, types.int64))
 
@@ -74,6 +75,14 @@ def hash_page(ct: object, vms: Any, vm: int, slot: int) -> int:
 def fetch_page(ct: object, vms: Any, vm: int, slot: int) -> None:
     """Have what the hash of a page will read fetched."""
     content.fetch_ahead(ct, pmap.entry(as_words(vms[vm], cbw.WORDS), slot) & pmap.MPN_MASK)
+
+
+@compiled
+def frames_of(vms: Any, numbers: Any, slots: Any, frames: Any) -> None:
+    """The pmap's MPN for each page (VM number, slot), 0 for those of VMs that are not there. All int64, of one length."""
+    for at in range(len(numbers)):
+        block = vms[numbers[at]] if numbers[at] < len(vms) else 0
+        frames[at] = pmap.entry(as_words(block, cbw.WORDS), slots[at]) & pmap.MPN_MASK if block else 0
 
 
 @compiled

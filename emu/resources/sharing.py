@@ -91,7 +91,8 @@ class Sharing:
 
     def _by_frame(self, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pages that were drawn at random, in the order of their frames: memory is read several times as fast that way."""
-        frames = [int(self._states[vm].pmap[slot]) & pmap.MPN_MASK if vm in self._states else 0 for vm, slot in part.T.tolist()]
+        frames = np.empty(part.shape[1], np.int64)
+        remap.frames_of(self._blocks, np.ascontiguousarray(part[0]), np.ascontiguousarray(part[1]), frames)
         part = part[:, np.argsort(frames, kind="stable")]
         return part[0], part[1]
 
