@@ -50,7 +50,7 @@ class SwapCounts:
 
 @dataclass
 class HostedVm:
-    """One VM; implements `emu.vm.vm.HostSide`. Times are instructions of the machine's virtual time."""
+    """One VM; implements `emu.vm.outside.HostSide`. Times are instructions of the machine's virtual time."""
 
     WIRING: ClassVar = frozenset({"name", "number", "memory", "lock", "least_pages", "page_insns", "_vm"})
 

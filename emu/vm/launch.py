@@ -20,7 +20,8 @@ from emu.units import PAGE_BYTES
 from emu.vm import loader
 
 if TYPE_CHECKING:
-    from emu.vm.vm import Console, VirtualMachine
+    from emu.vm.outside import Console
+    from emu.vm.vm import VirtualMachine
 
 SIZE = re.compile(r"\d+[KMGkmg]?", re.ASCII)  # a disk that is no file
 READONLY = ",readonly"  # behind the name of a disk

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from emu.units import PAGE_BYTES
 from emu.vm import (
     access,
     block_hook,
+    callbacks,
     clock,
     code,
     deliver,
@@ -49,43 +50,13 @@ from emu.vm import (
 from emu.vm.balloon_store import BalloonPages
 from emu.vm.exits import ExitContext, Stop
 from emu.vm.msr import MsrFile
+from emu.vm.outside import Console, HostSide
 from emu.vm.state import NO_ROW, TEXT_PPNS, VmState
 
 SLICE_INSNS = 1_000_000  # of virtual time between two looks at the outside world: some 10 ms
 SETTLE_INSNS = 16_000_000  # of virtual time in which a page's changes between code and data are counted: some 30 ms
 NO_FAULT = -1
 INPUT_INSNS = 1000  # between two bytes of serial input: about 100,000 baud
-PORT_READ = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-PORT_WRITE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
-
-
-class Console(Protocol):
-    """The other end of the VM's serial line, and whoever watches the run."""
-
-    def write(self, data: bytes) -> None:
-        """The guest sent bytes on COM1."""
-
-    def write_debug(self, data: bytes) -> None:
-        """The guest wrote bytes to the debug port 0xE9."""
-
-    def poll(self) -> bytes:
-        """Input for COM1 that is there now, empty if none; called at the same virtual times in every run."""
-
-    def idle(self, seconds: float | None) -> bool:
-        """The guest sleeps for `seconds` of virtual time, or until input if None: an interactive console may wait.
-
-        True if there may be input now; false ends a sleep until input.
-        """
-
-
-class HostSide(Protocol):
-    """What a VM that shares its machine with others asks of the host."""
-
-    def swap_in(self, slot: int, mpn: int) -> int:
-        """Put a page of the swap area into a frame; the virtual time that it takes. Raises EmuError if the area fails."""
-
-    def allocate(self) -> None:
-        """Fill the reserve at once: the VM runs alone, or has no other way."""
 
 
 class VirtualMachine:
@@ -221,66 +192,14 @@ class VirtualMachine:
     # ---- hooks ----
 
     def _install_hooks(self) -> None:
-        # An exception must not cross native code: it is kept, the guest is stopped, and `run` raises it.
-        def read(port: int, size: int) -> int:
-            try:
-                self._make_room_for_events()
-                value = self.board.ports.read(port, size)
-                self._set_deadline()
-            except BaseException as error:  # noqa: BLE001
-                return self._fail(error)
-            return ctypes.c_int(value).value
-
-        def write(port: int, size: int, value: int) -> int:
-            try:
-                self._make_room_for_events()
-                self.board.ports.write(port, size, value & (1 << 8 * size) - 1)
-                self._set_deadline()
-            except BaseException as error:  # noqa: BLE001
-                return self._fail(error)
-            return 0
-
-        def load(number: int, offset: int) -> int:
-            try:
-                value = self.board.mmio.read(pmap.DEVICE_PPNS[number] * PAGE_BYTES + offset, 4)
-                self._set_deadline()
-            except BaseException as error:  # noqa: BLE001
-                return self._fail(error)
-            return ctypes.c_int(value).value
-
-        def store(number: int, offset: int, value: int) -> int:
-            try:
-                self.board.mmio.write(pmap.DEVICE_PPNS[number] * PAGE_BYTES + offset, 4, value)
-                self._set_deadline()
-            except BaseException as error:  # noqa: BLE001
-                return self._fail(error)
-            return 0
-
-        def swap_in(slot: int, mpn: int) -> int:
-            try:
-                assert self._host is not None  # nothing is swapped without one
-                self._words[cbw.STALL] += self._host.swap_in(slot, mpn)
-                self._words[cbw.WAKE] = 0
-            except BaseException as error:  # noqa: BLE001
-                return self._fail(error)
-            return 0
-
-        self._called_back = {
-            cbw.SWAP_IN_FN: PORT_READ(swap_in),
-            cbw.PORT_READ_FN: PORT_READ(read),
-            cbw.PORT_WRITE_FN: PORT_WRITE(write),
-            cbw.DEVICE_READ_FN: PORT_READ(load),
-            cbw.DEVICE_WRITE_FN: PORT_WRITE(store),
-        }
-        for word, function in self._called_back.items():
-            self.control[word] = ctypes.cast(function, ctypes.c_void_p).value or 0
-        for word, target in (
-            (cbw.ENTER_BLOCK_FN, handler.on_other_block),
-            (cbw.MEMORY_EXIT_FN, handler.memory_exit),
-            (cbw.REGISTER_EXIT_FN, handler.register_exit),
-            (cbw.DELIVER_FN, handler.deliver_event),
-        ):
-            self.control[word] = target.address
+        self._called_back = callbacks.install(
+            self.control,
+            self.board,
+            before=self._make_room_for_events,
+            after=self._set_deadline,
+            fail=self._fail,
+            swap_in=self._swap_in,
+        )
         self.cpu.add_hooks(
             on_exit=handler.on_exit.address,
             on_block=block_hook.address(),
@@ -289,6 +208,11 @@ class VirtualMachine:
             on_syscall=handler.on_syscall.address,
             on_sysenter=handler.on_sysenter.address,
         )
+
+    def _swap_in(self, slot: int, mpn: int) -> None:
+        assert self._host is not None  # nothing is swapped without one
+        self._words[cbw.STALL] += self._host.swap_in(slot, mpn)
+        self._words[cbw.WAKE] = 0
 
     def _fail(self, error: BaseException) -> int:
         if self._failure is None:

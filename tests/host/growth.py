@@ -53,13 +53,16 @@ def plot(points: dict[str, Any], folder: Path) -> None:
     mpl.rcParams.update({"svg.hashsalt": "emu", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3})
     from matplotlib import pyplot as plt
 
-    def panel(axes: Any, rows: list[dict[str, Any]], x: str, lines: dict[str, str], title: str) -> None:
+    def panel(axes: Any, rows: list[dict[str, Any]], x: str, lines: dict[str, str], title: str, *, is_wide: bool = False) -> None:
         for key, label in lines.items():
             axes.plot([row[x] for row in rows], [row[key] for row in rows], "o-", label=label)
         axes.set_xscale("log")
         axes.set_xticks([row[x] for row in rows], [f"{row[x]:,}" for row in rows])
         axes.minorticks_off()
-        axes.set_ylim(bottom=0)
+        if is_wide:
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("VMs" if x == "vms" else "pages")
         if len(lines) > 1:
@@ -83,8 +86,15 @@ def plot(points: dict[str, Any], folder: Path) -> None:
     ]
     panel(axes[0], hosts, "vms", {"a_vm": ""}, "real seconds a VM, for 20 virtual ones")
     panel(axes[1], hosts, "vms", {"percent": ""}, "% of the time that is not the VMs' own")
-    panel(axes[2], hosts, "vms", {"process_mb": ""}, "MB of the process")
-    panel(axes[3], hosts, "vms", {"saved_mb": "saved", "possible_mb": "that contents allow"}, "MB of frames saved by sharing")
+    panel(axes[2], hosts, "vms", {"process_mb": ""}, "MB of the process", is_wide=True)
+    panel(
+        axes[3],
+        hosts,
+        "vms",
+        {"saved_mb": "saved", "possible_mb": "that contents allow"},
+        "MB of frames saved by sharing",
+        is_wide=True,
+    )
     figure.savefig(folder / "growth-vms.svg", metadata={"Date": None})
 
 
