@@ -16,7 +16,7 @@ from emu.vm import pmap
 
 @pytest.fixture
 def host() -> Host:
-    return Host(scenario.read(scenario.find("overcommit")), checks=True)
+    return Host(scenario.read(scenario.find("overcommit")))
 
 
 def test_soft_pages_only_where_ballooning_is_impossible(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
