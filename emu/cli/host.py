@@ -29,7 +29,7 @@ from emu.host.screen import WIDE, Top
 from emu.host.statistics import machine_row, state_line, vm_rows
 from emu.machine import crash, native
 
-STATUS_OF_SIGNALS = 128  # plus the number of the one that ended the run: 130 for Ctrl-C
+STATUS_INTERRUPTED = 130
 STATUS_VM_FAILED = 1
 LINE_SECONDS = 30  # of real time between two lines of progress, where guests print to the same screen
 
@@ -93,7 +93,7 @@ def run(options: HostOptions) -> int:
         native.mark_cache_complete()
         _close(host, options)
         failed = [vm for vm in host.vms if _has_failed(vm)]
-    return STATUS_OF_SIGNALS + interrupted[0] if interrupted else STATUS_VM_FAILED if failed else 0
+    return STATUS_INTERRUPTED if interrupted else STATUS_VM_FAILED if failed else 0
 
 
 def _host(options: HostOptions) -> Host:
@@ -141,14 +141,14 @@ def _screen() -> Console:
 
 @contextlib.contextmanager
 def _on_interrupt(host: Host, seen: list[int], *, waits: bool) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the run: with `waits` behind the slice, unless it is the second time."""
+    """Ctrl-C, SIGTERM and SIGHUP end the run: with `waits` behind the slice, unless it is the second time."""
 
     def handler(number: int, _frame: object) -> None:
         seen.append(number)
         if not waits or len(seen) > 1:
             host.interrupt()
 
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
