@@ -91,7 +91,10 @@ def run(options: HostOptions) -> int:
         if status is not None:
             status.stop()
         native.mark_cache_complete()
+        unsaved = _save_last(host, options)
         _close(host, options)
+        if unsaved is not None:
+            raise unsaved
         failed = [vm for vm in host.vms if _has_failed(vm)]
     return STATUS_INTERRUPTED if interrupted else STATUS_VM_FAILED if failed else 0
 
@@ -108,7 +111,7 @@ def _has_line_for_itself(options: HostOptions) -> bool:
 
 
 def _go(host: Host, watcher: _Watcher, options: HostOptions, interrupted: list[int]) -> None:
-    """Run to the end, with a snapshot now and then, and at the end."""
+    """Run to the end, with a snapshot now and then."""
     every = host.scenario.instructions(options.save_every_us or 0)
     while not host.is_over and not interrupted:
         due = host.now + every if every else NEVER
@@ -118,11 +121,20 @@ def _go(host: Host, watcher: _Watcher, options: HostOptions, interrupted: list[i
                 snapshot.save(host, options.save)
             except OutputError as error:  # the run is worth more; the snapshot before is still there
                 _say(str(error))
-    if options.save is not None:
+
+
+def _save_last(host: Host, options: HostOptions) -> OutputError | None:
+    """The snapshot at the end; why it cannot be written, which is said when all else has been."""
+    if options.save is None:
+        return None
+    try:
         snapshot.save(host, options.save)
-        if not options.quiet:
-            seconds = host.now / host.scenario.insns_per_second
-            _say(f"saved at {seconds:.1f} virtual seconds; go on with: emu host --resume {options.save}")
+    except OutputError as error:
+        return error
+    if not options.quiet:
+        seconds = host.now / host.scenario.insns_per_second
+        _say(f"saved at {seconds:.1f} virtual seconds; go on with: emu host --resume {options.save}")
+    return None
 
 
 def _say(line: str) -> None:

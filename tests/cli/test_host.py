@@ -186,6 +186,7 @@ def test_a_snapshot_that_cannot_be_written_now_and_then_does_not_end_the_run(tmp
     done = emu("host", scenario, "--save", str(tmp_path / "a.snap"), "--save-every", "1s")
     assert done.returncode == 74
     assert done.stderr.count("cannot write the snapshot (is a directory)") >= 3
+    assert "emu: vm-1: exited with value 0" in done.stderr
     assert "vm-2: idle summary seconds=3" in done.stdout
     assert "Traceback" not in done.stderr
 
