@@ -226,6 +226,7 @@ class Host:
                 if self.sharing is not None:
                     self.sharing.forget(vm.vm.state)
                 self.reclamation.disk.forget(vm.number)
+                self.reclamation.counts.cow_breaks += vm.cow_breaks
                 vm.release()
 
     def _serve(self) -> None:

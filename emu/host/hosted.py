@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from emu.errors import EmuError
-from emu.events import Outcome
+from emu.events import Kind, Outcome
 from emu.host.scenario import EXCEPTIONS
 from emu.machine import control as cbw
 from emu.machine.memory import MachineMemory
@@ -164,6 +164,11 @@ class HostedVm:
     def count(self, state: int) -> int:
         """How many."""
         return len(self.pages_in(state))
+
+    @property
+    def cow_breaks(self) -> int:
+        """Shared pages that it broke off since it started."""
+        return int(self.vm.state.counters[Kind.COW_BREAK])
 
     def overhead_pages(self) -> int:
         """Frames for tables, the reserve and the VMM's own, which are no memory of the guest."""

@@ -11,10 +11,9 @@ import pyarrow.parquet as pq
 import xxhash
 
 from emu.errors import OutputError, UsageError
-from emu.events import Kind
 from emu.host.host import Host
 from emu.host.hosted import HostedVm
-from emu.host.statistics import megabytes
+from emu.host.statistics import machine_row, megabytes
 from emu.units import MPN
 from emu.vm import cow, pmap
 
@@ -66,8 +65,9 @@ def sharing_report(host: Host) -> str:
         )
     if host.sharing is not None:
         lines.append("pages that the scan looked at, and what became of them: by VM")
-        lines += [f"  {vm.name}: {_found(host, vm.number)}, {int(vm.vm.state.counters[Kind.COW_BREAK])} COW breaks" for vm in vms]
-        lines.append(f"  all, with VMs that have ended: {_found(host, None)}")
+        lines += [f"  {vm.name}: {_found(host, vm.number)}, {vm.cow_breaks} COW breaks" for vm in vms]
+        breaks = machine_row(host).cow_breaks
+        lines.append(f"  all, with VMs that have ended: {_found(host, None)}, {breaks} COW breaks")
     saved, possible = possible_saving(host)
     lines.append(f"saved: {megabytes(saved):.2f} MB of {megabytes(possible):.2f} that the contents allow")
     lines.append("frames in common, MB: by pair of VMs")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emu.events import Kind
 from emu.host.host import Host
 from emu.host.hosted import HostedVm, Phase
 from emu.machine.memory import FrameUse
@@ -79,7 +78,7 @@ def vm_row(host: Host, vm: HostedVm) -> VmRow:
         scanned=found["scanned"],
         hints_matched=found["hints_matched"],
         stale_hints=found["stale_hints"],
-        cow_breaks=int(state.counters[Kind.COW_BREAK]),
+        cow_breaks=vm.cow_breaks,
         ovhd=vm.overhead_pages(),
     )
 
@@ -103,6 +102,10 @@ class MachineRow:
     ended: int
     shared: int  # pages of VMs that are shared
     common: int  # frames that they share
+    scanned: int  # of all VMs since the beginning, those that have ended too: as in `VmRow`
+    hints_matched: int
+    stale_hints: int
+    cow_breaks: int
 
 
 def machine_row(host: Host) -> MachineRow:
@@ -110,6 +113,7 @@ def machine_row(host: Host) -> MachineRow:
     phases = [vm.phase for vm in host.vms]
     records = host.memory.frames.records
     is_shared = records["use"] == FrameUse.SHARED
+    found = dict.fromkeys(COUNTS, 0) if host.sharing is None else host.sharing.table.counts_of()
     return MachineRow(
         seconds=host.now / host.scenario.insns_per_second,
         state=host.reclamation.state.name.lower(),
@@ -121,6 +125,10 @@ def machine_row(host: Host) -> MachineRow:
         ended=phases.count(Phase.ENDED),
         shared=0 if host.sharing is None else int(np.sum(host.sharing.table.references(np.flatnonzero(is_shared)))),
         common=int(np.count_nonzero(is_shared)),
+        scanned=found["scanned"],
+        hints_matched=found["hints_matched"],
+        stale_hints=found["stale_hints"],
+        cow_breaks=host.reclamation.counts.cow_breaks + sum(vm.cow_breaks for vm in host.vms if vm.has_memory),
     )
 
 

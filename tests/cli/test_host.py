@@ -212,6 +212,8 @@ def test_single_pages(tmp_path: Path) -> None:
         r"vm-1: \d+ scanned, \d+ equal to a shared frame, \d+ to a hint, 0 to a hash only, \d+ stale hints, \d+ COW breaks",
         done.stdout,
     )
+    total, *parts = [int(number) for number in reversed(re.findall(r", (\d+) COW breaks", done.stdout))]
+    assert total == sum(parts) > 0
     rows = pq.read_table(path).to_pylist()
     broken = [row for row in rows if row["broken_by"] == "a store"]
     assert {row["vm"] for row in rows} == {"vm-1", "vm-2"}

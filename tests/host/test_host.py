@@ -15,7 +15,7 @@ import pytest
 from emu.host import scenario
 from emu.host.host import Host
 from emu.host.hosted import HostedVm, Phase
-from emu.host.statistics import VmRow, vm_rows
+from emu.host.statistics import VmRow, machine_row, vm_rows
 from emu.resources.states import FreeState
 from emu.vm import pmap
 
@@ -83,6 +83,8 @@ def test_guests_under_pressure_notice_nothing(tmp_path: Path) -> None:
     assert max(row.mctlsz for rows in watcher.rows for row in rows) > 100
     assert all(row.mctlsz == 0 for rows in watcher.rows for row in rows if row.name == "no-balloon")
     assert not any(vm.unplanned for vm in host.vms)
+    last = {row.name: row.cow_breaks for rows in watcher.rows for row in rows}
+    assert machine_row(host).cow_breaks >= sum(last.values()) > 0
     assert not list(tmp_path.iterdir())
 
 
