@@ -146,21 +146,25 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
 
+def wait_for(running: subprocess.Popen[str], text: str) -> None:
+    """Read what a run prints up to a line with this; what goes on behind it is not known."""
+    assert running.stdout is not None
+    assert any(text in line for line in running.stdout)
+
+
 def test_a_run_that_is_killed_goes_on_from_its_last_snapshot(tmp_path: Path) -> None:
     """Kill -9 in the middle: whatever the file is then, it is a whole snapshot, and the rest of the run is that of the run uninterrupted."""
-    scenario, snap = str(write(tmp_path, WORK)), tmp_path / "a.snap"
+    scenario, snap = str(write(tmp_path, WORK.replace("seconds=8", "seconds=60"))), tmp_path / "a.snap"
     whole = lines_of(emu("host", scenario).stdout)
     with start(scenario, "--save", str(snap), "--save-every", "300ms") as running:
-        assert running.stdout is not None
-        while "second=5" not in running.stdout.readline():
-            pass
+        wait_for(running, "second=5")
         running.kill()
         running.communicate()
     assert running.returncode == -signal.SIGKILL
     rest = emu("host", "--resume", str(snap))
     assert rest.returncode == 0, rest.stderr
     for name, said in lines_of(rest.stdout).items():
-        assert 2 < len(said) < len(whole[name])
+        assert 0 < len(said) < len(whole[name])
         assert said == whole[name][-len(said) :]
 
 
@@ -168,16 +172,16 @@ def test_a_run_that_is_killed_goes_on_from_its_last_snapshot(tmp_path: Path) -> 
 def test_an_interrupted_run_is_saved(tmp_path: Path, number: signal.Signals) -> None:
     scenario, snap = str(write(tmp_path, WORK.replace("seconds=8", "seconds=100000"))), tmp_path / "a.snap"
     with start(scenario, "--save", str(snap)) as running:
-        assert running.stdout is not None
-        while "second=2" not in running.stdout.readline():
-            pass
+        wait_for(running, "second=2")
         running.send_signal(number)
         _, errors = running.communicate()
     assert running.returncode == 130
-    assert "go on with: emu host --resume" in errors
-    seen = emu("host", "--resume", str(snap), "--seconds", "20s", "-q", "--json")
+    saved = re.search(r"saved at (\d+)\.\d virtual seconds; go on with: emu host --resume", errors)
+    assert saved is not None, errors
+    end = int(saved[1]) + 5
+    seen = emu("host", "--resume", str(snap), "--seconds", f"{end}s", "-q", "--json")
     assert seen.returncode == 0, seen.stderr
-    assert json.loads(seen.stdout)["machine"]["seconds"] == pytest.approx(20, abs=0.11)
+    assert json.loads(seen.stdout)["machine"]["seconds"] == pytest.approx(end, abs=0.11)
 
 
 def test_a_snapshot_that_cannot_be_written_now_and_then_does_not_end_the_run(tmp_path: Path) -> None:
