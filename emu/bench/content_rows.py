@@ -47,10 +47,17 @@ def scan_seconds(memory: MachineMemory, order: np.ndarray) -> float:
     return seconds
 
 
-def scan(*, in_order: bool = True) -> Row:
-    """Hash and look-up of distinct pages, GB/s, in the order of frames or a random one; the peer reads the same memory on one core."""
+def scan(name: str = "scan") -> Row:
+    """Hash and look-up of distinct pages, GB/s, in the order of frames or a random one (`scan-random`); the peer reads the same memory on one core.
+
+    In `scan-whole` the lines that are looked at first hold zeros, as in pages that are almost empty, so that all of every page is hashed.
+    """
     memory, frames = distinct_frames()
-    order = frames if in_order else np.random.default_rng(2).permutation(frames)
+    order = np.random.default_rng(2).permutation(frames) if name == "scan-random" else frames
+    if name == "scan-whole":
+        pages = memory.words.reshape(-1, PAGE_BYTES // 8)
+        for line in (content.ONE, content.OTHER):
+            pages[:, line // 8 : (line + content.LINE) // 8] = 0
 
     def hashed() -> float:
         return SCAN_BYTES / scan_seconds(memory, order) / 1e9
@@ -61,7 +68,7 @@ def scan(*, in_order: bool = True) -> Row:
         return SCAN_BYTES / (time.perf_counter() - start) / 1e9
 
     hashed()
-    return Row("scan" if in_order else "scan-random", median(hashed), "GB/s", "reading", median(read))
+    return Row(name, median(hashed), "GB/s", "reading", median(read))
 
 
 def scan_ksm() -> Row:
@@ -144,7 +151,8 @@ def swap(*, compresses: bool = False) -> Row:
 
 CONTENT_BENCHMARKS: dict[str, Callable[[], Row]] = {
     "scan": scan,
-    "scan-random": lambda: scan(in_order=False),
+    "scan-whole": lambda: scan("scan-whole"),
+    "scan-random": lambda: scan("scan-random"),
     "scan-ksm": scan_ksm,
     "share": share,
     "cow-break": cow_break,
