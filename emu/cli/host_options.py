@@ -9,6 +9,7 @@ from emu.cli.console import write_out
 from emu.errors import UsageError
 from emu.host import scenario as scenarios
 from emu.host.scenario import Scenario
+from emu.replacing import can_be_replaced
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class HostOptions:
         for path in filter(None, (self.save, self.sharing_pages)):
             if path.is_dir() or not path.parent.is_dir():
                 raise UsageError(f"{path}: not a file that can be written")
+        if self.save is not None and not can_be_replaced(self.save):
+            raise UsageError(f"{self.save}: not a file that can be written")
 
 
 def find_scenario(name: str) -> Scenario:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import BinaryIO
 
 from emu.diskimage import layout
 from emu.diskimage.layout import BLOCK, Inode, Partition, Superblock
 from emu.errors import EmuError, UsageError
+from emu.replacing import replacing
 from emu.units import GIB
 
 MIN_FILES_BLOCKS = 256
@@ -120,9 +120,8 @@ def make(path: Path, files_bytes: int, swap_bytes: int, folder: Path | None = No
     partitions = [Partition(layout.PARTITION_FILES, layout.FIRST_BLOCK, files)]
     if swap:
         partitions.append(Partition(layout.PARTITION_SWAP, layout.FIRST_BLOCK + files, swap))
-    scratch = path.with_name(path.name + f".{os.getpid()}.new")
     try:
-        with scratch.open("wb") as file:
+        with replacing(path) as file:
             file.truncate((layout.FIRST_BLOCK + files + swap) * BLOCK)
             writer = _Writer(file, layout.FIRST_BLOCK, files)
             if folder is not None:
@@ -130,8 +129,5 @@ def make(path: Path, files_bytes: int, swap_bytes: int, folder: Path | None = No
             writer.finish()
             file.seek(0)
             file.write(layout.pack_boot_record(partitions))
-        scratch.replace(path)
     except OSError as error:
         raise EmuError(f"{error.filename or path}: {error.strerror}") from error
-    finally:
-        scratch.unlink(missing_ok=True)

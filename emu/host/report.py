@@ -174,6 +174,7 @@ def sharing_table(host: Host) -> pa.Table:
 def write_sharing_table(host: Host, path: Path) -> None:
     """Write it as Parquet; raises OutputError."""
     try:
-        pq.write_table(sharing_table(host), path)
+        with path.open("wb") as file:  # by name, pyarrow would remove what it cannot write to: a device, as root
+            pq.write_table(sharing_table(host), file)
     except OSError as error:
         raise OutputError(f"{path}: cannot write the pages ({(error.strerror or str(error)).lower()})") from error

@@ -9,9 +9,7 @@ A file is replaced as a whole or not at all.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from emu.host.hosted import HostedVm, Phase
 from emu.machine.engine import VERSION as UNICORN
 from emu.machine.memory import FrameUse
 from emu.machine.native import sources_digest
+from emu.replacing import replacing
 from emu.resources.swap_area import SwapFullError
 from emu.saving import Giver, Taker
 from emu.units import PAGE_BYTES
@@ -63,18 +62,12 @@ def save(host: Host, path: Path) -> None:
         "used": taker.array(used),
         "frames": taker.array(host.memory.bytes.reshape(-1, PAGE_BYTES)[used]),
     }
-    beside = path.with_name(path.name + ".new")
     try:
-        with zipfile.ZipFile(beside, "w") as archive:
+        with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
             archive.writestr(zipfile.ZipInfo(INDEX), json.dumps(document))
             for number, array in enumerate(taker.arrays):
                 _write(archive, f"arrays/{number}.npy.zst", array)
-        with beside.open("rb") as written:
-            os.fsync(written.fileno())
-        beside.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
         raise OutputError(f"{path}: cannot write the snapshot ({(error.strerror or str(error)).lower()})") from error
 
 

@@ -43,7 +43,7 @@ def test_a_run_with_everything(tmp_path: Path) -> None:
     assert "frames in common, MB: by pair of VMs" in lines
     record = json.loads(lines[-1])
     assert record["ended"] == {"vm-1": "exited with value 0", "vm-2": "exited with value 0"}
-    assert done.stderr.splitlines()[1:] == ["emu: vm-1: exited with value 0", "emu: vm-2: exited with value 0"]
+    assert done.stderr.splitlines()[-2:] == ["emu: vm-1: exited with value 0", "emu: vm-2: exited with value 0"]
     table = pq.read_table(log).to_pydict()
     assert set(table["name"]) == {"vm-1", "vm-2"}
     assert table["seconds"][:4] == [1.0, 1.0, 2.0, 2.0]
@@ -80,6 +80,7 @@ def test_a_guest_that_fails_is_status_1(tmp_path: Path) -> None:
         ([], 2, "emu: nothing to run: give a scenario, --resume or --list"),
         (["overcommit", "--swap", "/nowhere"], 2, "emu: /nowhere: not a folder"),
         (["overcommit", "--save", "/nowhere/x"], 2, "emu: /nowhere/x: not a file that can be written"),
+        (["overcommit", "--save", "/dev/full"], 2, "emu: /dev/full: not a file that can be written"),
         (["overcommit", "--save-every", "1s"], 2, "emu: --save-every: there is no --save FILE"),
         (["overcommit", "--save", "x.snap", "--save-every", "1ms"], 2, "emu: --save-every 1ms: a tenth of a second at least"),
         (["overcommit", "--seconds", "3"], 2, "emu: --seconds '3': expected a whole number with us, ms or s, such as 500us"),
@@ -94,6 +95,14 @@ def test_a_guest_that_fails_is_status_1(tmp_path: Path) -> None:
 def test_complaints(arguments: list[str], status: int, message: str) -> None:
     done = emu("host", *arguments)
     assert (done.returncode, one_complaint(done.stderr)) == (status, message)
+
+
+def test_what_cannot_take_a_result_is_left_as_it_is(tmp_path: Path) -> None:
+    scenario = str(write(tmp_path, "idle seconds=1"))
+    for option, says in (("--log", "cannot write the log"), ("--sharing-pages", "cannot write the pages")):
+        done = emu("host", scenario, "-q", option, "/dev/full")
+        assert (done.returncode, one_complaint(done.stderr)) == (74, f"emu: /dev/full: {says} (no space left on device)")
+        assert Path("/dev/full").is_char_device()
 
 
 def test_list() -> None:

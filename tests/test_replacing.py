@@ -1,0 +1,70 @@
+"""Files that are replaced as a whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from emu.replacing import can_be_replaced, replacing
+
+
+def test_a_file_is_replaced_when_all_of_it_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old and longer")
+    (tmp_path / "a.new").write_bytes(b"what a killed process left, far longer than what comes")
+    with replacing(path) as file:
+        file.write(b"new")
+        assert path.read_bytes() == b"old and longer"
+    assert path.read_bytes() == b"new"
+    assert [found.name for found in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_what_goes_wrong_leaves_it_as_it_was(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+
+    def write_half() -> None:
+        with replacing(path) as file:
+            file.write(b"half")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
+    assert path.read_bytes() == b"old"
+    assert [found.name for found in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "a").write_bytes(b"old")
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "far" / "a")
+    with replacing(link) as file:
+        file.write(b"new")
+    assert link.is_symlink()
+    assert (tmp_path / "far" / "a").read_bytes() == b"new"
+
+
+def test_what_is_no_regular_file_is_never_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, tmp_path, Path("/dev/null")):
+        assert not can_be_replaced(path)
+        with pytest.raises(OSError, match="not a regular file"), replacing(path):
+            pass
+    assert pipe.is_fifo()
+    assert Path("/dev/null").is_char_device()
+
+
+def test_two_at_once(tmp_path: Path) -> None:
+    """The second is refused; the first one's file is whole."""
+    path = tmp_path / "a"
+    with replacing(path) as file:
+        file.write(b"first")
+        with pytest.raises(OSError, match="somebody else is writing it"), replacing(path) as other:
+            other.write(b"second")
+    assert path.read_bytes() == b"first"
+    assert [found.name for found in tmp_path.iterdir()] == ["a"]
