@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,30 +17,20 @@ def can_be_replaced(path: Path) -> bool:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file beside `path` (`.new`), which takes its place, on disk, if the block ends well; else what is at `path` stays as it is.
+    """A new file beside `path`, which takes its place, on disk, if the block ends well; else what is at `path` stays as it is.
 
-    A symbolic link is followed. Raises OSError: what the host says, or that `path` is no regular file, or that somebody else is writing it.
+    A symbolic link is followed. Raises OSError: what the host says, or that `path` is no regular file.
     """
     if not can_be_replaced(path):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    target = path.resolve()
-    beside = target.with_name(target.name + ".new")
-    beside.touch()  # not emptied before it is ours
-    with beside.open("r+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_ours = os.path.samestat(os.fstat(file.fileno()), beside.stat())
-        except (BlockingIOError, FileNotFoundError):
-            is_ours = False
-        if not is_ours:  # it was in somebody's hands, or has become the file itself
-            raise OSError(errno.EBUSY, "somebody else is writing it", str(path))
-        try:
-            file.truncate(0)
+    target = Path(os.path.realpath(path))  # unlike Path.resolve, no RuntimeError for links in a circle
+    beside = target.with_name(f"{target.name}.{os.getpid()}.new")
+    beside.unlink(missing_ok=True)  # of a killed process that had our number
+    try:
+        with beside.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            beside.replace(target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                beside.unlink()
-            raise
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from emu.replacing import can_be_replaced, replacing
 def test_a_file_is_replaced_when_all_of_it_is_there(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"old and longer")
-    (tmp_path / "a.new").write_bytes(b"what a killed process left, far longer than what comes")
+    (tmp_path / f"a.{os.getpid()}.new").write_bytes(b"what a killed process left, far longer than what comes")
     with replacing(path) as file:
         file.write(b"new")
         assert path.read_bytes() == b"old and longer"
@@ -59,12 +61,23 @@ def test_what_is_no_regular_file_is_never_replaced(tmp_path: Path) -> None:
     assert Path("/dev/null").is_char_device()
 
 
-def test_two_at_once(tmp_path: Path) -> None:
-    """The second is refused; the first one's file is whole."""
+def test_links_in_a_circle(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.symlink_to(other)
+    other.symlink_to(one)
+    with replacing(one) as file:
+        file.write(b"new")
+    assert b"new" in (one.read_bytes(), other.read_bytes())
+
+
+def test_two_processes_at_once(tmp_path: Path) -> None:
+    """Each file is whole; the last to end stays."""
     path = tmp_path / "a"
+    program = "import sys, pathlib; from emu.replacing import replacing\nwith replacing(pathlib.Path(sys.argv[1])) as f: f.write(b'second')"
     with replacing(path) as file:
-        file.write(b"first")
-        with pytest.raises(OSError, match="somebody else is writing it"), replacing(path) as other:
-            other.write(b"second")
-    assert path.read_bytes() == b"first"
+        file.write(b"first, ")
+        subprocess.run([sys.executable, "-c", program, str(path)], check=True)
+        assert path.read_bytes() == b"second"
+        file.write(b"and longer")
+    assert path.read_bytes() == b"first, and longer"
     assert [found.name for found in tmp_path.iterdir()] == ["a"]
