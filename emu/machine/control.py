@@ -127,8 +127,10 @@ EVENT_RIP = 116  # N: of the guest instruction that events are about
 INSN_BYTES = 107  # N: how many of them are valid
 INSN_LENGTH = 108  # N: of the instruction, at an exit that Python serves
 FAULT_CODE = 90  # N: error code of the true fault at EXIT_INFO
-SAME_FAULT = 91  # N: how often the same fault came in a row
-LAST_FAULT = 92  # N: address and code of the last fault
+SAME_FAULT = 91  # N: faults since the last instruction that retired, or event that was delivered (`emu.vm.fault_runs`)
+FAULT_TIME = 92  # N: virtual time of the last fault
+FAULT_RUN = 186  # N: instructions in a row that faulted
+IN_RUN = 187  # N: 1 while the instruction at RIP runs under a trap flag for being in such a row
 POISONED_ENTRY = 93  # N: the nested entry taken away while IO_POISONED
 TSC_OFFSET = 94  # P: what the time-stamp counter shows beyond virtual time
 
@@ -137,6 +139,8 @@ DUE = 112  # N, P: vector + 1, 0 none
 DUE_SOURCE = 113
 DUE_ERROR = 114  # error code
 DUE_ADDRESS = 115  # of a page fault
+DELIVERED_AT = 188  # N: virtual time of the last event that was delivered
+IN_VAIN = 189  # N: events delivered since the last instruction that retired, but for the first
 
 # Long mode and system calls (`emu.vm.registers`): what the engine keeps beyond the fields of `emu.machine.env`.
 EFER_AT = 128  # P: host addresses within CONTEXT, found by calibration

@@ -48,11 +48,11 @@ class Cpu:
     WIRING: ClassVar = frozenset({"memory", "control", "engine", "_host", "_io", "_aside", "_scratch", "_places", "_eip"})
     RESIZED: ClassVar = ("frames",)
 
-    def __init__(self, memory: MachineMemory, control: np.ndarray, owner: int) -> None:
+    def __init__(self, memory: MachineMemory, control: np.ndarray, owner: int, code_bytes: int) -> None:
         places = calibrate()
         self.memory = memory
         self.control = control
-        self.engine = Engine(memory)
+        self.engine = Engine(memory, code_bytes)
         exit_checks.turn_off(self.engine, places.exit_check_switch)
         self.frames = memory.allocate(EXTRA_FRAMES, owner, FrameUse.VMM)
         self._host = self.engine.uc.context_save()

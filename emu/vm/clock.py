@@ -16,7 +16,7 @@ from emu.machine import env
 from emu.machine import paging as pg
 from emu.machine.decode import count_insns, insn_length
 from emu.machine.native import call2, compiled, load32, load64, store64
-from emu.vm import access, code, context, pmap, reasons, walk
+from emu.vm import access, code, context, fault_runs, pmap, reasons, walk
 from emu.vm.record import ring_is_nearly_full
 
 TABLE_ENTRIES = 1 << 13  # 128 KiB: the hot code of the guests here; a miss costs one decoding
@@ -223,6 +223,7 @@ def enter_block(cb: object, pc: int, size: int) -> None:
         if reason != reasons.RUNNING:
             cb[cbw.BLOCK] = 0
             context.save(cb)
+            fault_runs.end(cb)
             stop(cb, reason)
             return
     at = entry_of(cb, pc)

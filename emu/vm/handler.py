@@ -29,6 +29,7 @@ from emu.vm import (
     context,
     cow,
     deliver,
+    fault_runs,
     faults,
     pieces,
     port_access,
@@ -39,8 +40,6 @@ from emu.vm import (
     watching,
 )
 from emu.vm.record import ring_is_nearly_full
-
-STUCK = 1000  # the same fault so often in a row, with no instruction between: native code made no progress
 
 
 @compiled
@@ -63,15 +62,20 @@ def deliver_due(cb: object) -> None:
         clock.stop(cb, reasons.SHUTDOWN)
     elif result == deliver.UNSUPPORTED:
         clock.stop(cb, reasons.UNSUPPORTED)
+    charge_delivery(cb)
 
 
 @compiled
-def is_stuck(cb: object, va: int, seen: int) -> bool:
-    """Whether this very fault has been served again and again without an instruction retiring."""
-    mark = va << 8 ^ seen ^ cb[cbw.INSNS] << 40
-    cb[cbw.SAME_FAULT] = cb[cbw.SAME_FAULT] + 1 if mark == cb[cbw.LAST_FAULT] else 0
-    cb[cbw.LAST_FAULT] = mark
-    return cb[cbw.SAME_FAULT] > STUCK
+def charge_delivery(cb: object) -> None:
+    """An event that is delivered before an instruction retired since the last one costs as much virtual time as an instruction.
+
+    A guest whose handler faults at once would else fault for ever at one time.
+    """
+    in_vain = cb[cbw.INSNS] == cb[cbw.DELIVERED_AT]
+    cb[cbw.IN_VAIN] = cb[cbw.IN_VAIN] + 1 if in_vain else 0
+    cb[cbw.INSNS] += in_vain
+    cb[cbw.DELIVERED_AT] = cb[cbw.INSNS]
+    cb[cbw.SAME_FAULT] = 0
 
 
 @compiled
@@ -82,7 +86,7 @@ def on_memory_exit(cb: object, number: int) -> None:
     if ring_is_nearly_full(cb) or cb[cbw.RESERVE_COUNT] < reasons.RESERVE_LOW:
         clock.stop(cb, reasons.REFILL)
         return
-    if is_stuck(cb, va, seen):
+    if fault_runs.note_fault(cb):
         cb[cbw.EXIT_INFO] = va
         clock.stop(cb, reasons.NO_PROGRESS)
         return
@@ -102,6 +106,8 @@ def on_memory_exit(cb: object, number: int) -> None:
         clock.stop(cb, reasons.DEVICE_FETCH)
     elif result == faults.TRUE_FAULT:
         deliver.make_due(cb, deliver.PF, deliver.EXCEPTION, cb[cbw.FAULT_CODE], cb[cbw.EXIT_INFO])
+    else:
+        fault_runs.begin(cb)
 
 
 @compiled
@@ -114,6 +120,7 @@ def on_exception_exit(cb: object, vector: int) -> None:
         step.finish(cb)
         step.retired(cb)
         if not traced:
+            fault_runs.begin(cb)
             return
     error = load32(cb[cbw.ERROR_CODE]) & 0xFFFF if deliver.HAS_ERROR_CODE >> vector & 1 else 0
     deliver.make_due(cb, vector, deliver.EXCEPTION, error, 0)
@@ -194,6 +201,10 @@ def serve_exit(cb: object, number: int) -> None:
         if number < vmcb.EXIT_BASE:
             step_back_over_int(cb)
         clock.leave_block(cb)
+        if fault_runs.end(cb) and number == vmcb.EXIT_EXCEPTION + deliver.DB:
+            step.clear_single_step_status(cb)
+            finish(cb)
+            return
     cb[cbw.EVENT_RIP] = load64(cb[cbw.ENV] + env.EIP)
     needs_bytes = cb[cbw.EVENT_INSNS] or (number >= vmcb.EXIT_BASE and number < vmcb.EXIT_EXCEPTION)
     if needs_bytes or number == vmcb.EXIT_INVLPG or number == vmcb.EXIT_RDTSC:
@@ -201,6 +212,8 @@ def serve_exit(cb: object, number: int) -> None:
     dispatch(cb, number)
     if cb[cbw.DUE]:
         call2(cb[cbw.DELIVER_FN], cb[cbw.SELF], 0)
+        if cb[cbw.IN_VAIN] and cb[cbw.INSNS] >= cb[cbw.WAKE] and cb[cbw.REASON] == reasons.RUNNING:
+            clock.stop(cb, reasons.TIME)  # no block of the guest may come, at whose beginning it would stop
     finish(cb)
 
 

@@ -91,7 +91,7 @@ class VirtualMachine:
         self.state = VmState(memory, config, rom, number, is_hosted=host is not None)
         self.control = self.state.control
         self._words = self.control.data  # the same words, which Python reads and writes several times as fast
-        self.cpu = Cpu(memory, self.control, number)
+        self.cpu = Cpu(memory, self.control, number, config.code_buffer_bytes)
         self.registers = RegisterFile(self.cpu.registers, self.control)
         self.console = console
         self._on_events = on_events
@@ -326,7 +326,7 @@ class VirtualMachine:
         self._show_apic()
         reclaim.drop_ram(self.state)
         nested.set_plain(control, 0)
-        for word in (cbw.SHADOWING, cbw.STOPPED, cbw.STEPPING, cbw.PENDING_FAULT, cbw.DUE, cbw.IRQ_WAITING, cbw.MODIFIED):
+        for word in (cbw.SHADOWING, cbw.STOPPED, cbw.STEPPING, cbw.PENDING_FAULT, cbw.DUE, cbw.IRQ_WAITING, cbw.MODIFIED, cbw.IN_RUN):
             control[word] = 0
         for word, value in (
             (cbw.GUEST_CR0, RESET_STATE.cr0),
