@@ -22,7 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
         given = normalize(sys.argv[1:] if arguments is None else arguments)
         status = app(given or ["--help"], prog_name="emu", standalone_mode=False)
     except EmuError as error:
-        return complain(str(error), error.exit_status)
+        for line in error.lines:
+            complain(line, error.exit_status)
+        return error.exit_status
     except TyperException as error:
         return complain(_usage_message(error), STATUS_USAGE)
     except KeyboardInterrupt:
