@@ -9,6 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def printable(text: str) -> str:
+    """A text on one line, which no terminal takes as a command: what cannot be printed is escaped."""
+    return "".join(part if part.isprintable() else part.encode("unicode_escape").decode("ascii") for part in text)
+
+
 class EmuError(Exception):
     """Base of all expected failures. `exit_status` is what the command line ends with."""
 

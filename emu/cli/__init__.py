@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 
-from emu.errors import EmuError
+from emu.errors import EmuError, printable
 
 STATUS_USAGE = 2
 STATUS_OUTPUT = 74
@@ -42,9 +42,8 @@ def _usage_message(error: Exception) -> str:
 
 def complain(message: str, status: int) -> int:
     """Print `emu: message` to standard error, if there is one: one line, whatever names it quotes."""
-    message = "".join(part if part.isprintable() else part.encode("unicode_escape").decode("ascii") for part in message)
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        print(f"emu: {message}", file=sys.stderr, flush=True)
+        print(f"emu: {printable(message)}", file=sys.stderr, flush=True)
     return status
 
 

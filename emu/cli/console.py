@@ -22,6 +22,7 @@ from types import FrameType
 from rich.console import Console as RichConsole
 from rich.status import Status
 
+from emu.cli.interrupts import handled
 from emu.errors import OutputError
 
 READ_BYTES = 4096
@@ -39,7 +40,8 @@ class Source(Enum):
     TERMINAL = "terminal"
 
 
-def _source_of(descriptor: int) -> Source:
+def source_of(descriptor: int) -> Source:
+    """What stands behind a descriptor that is read."""
     try:
         mode = os.fstat(descriptor).st_mode
         if os.isatty(descriptor):
@@ -55,7 +57,7 @@ class HostConsole:
 
     def __init__(self) -> None:
         self._input = sys.stdin.fileno() if sys.stdin is not None else -1
-        self._source = _source_of(self._input)
+        self._source = source_of(self._input)
         self._at_line_start = True
         self._last_output = time.monotonic()
         self._last_refresh = 0.0
@@ -146,10 +148,12 @@ class HostConsole:
     @contextlib.contextmanager
     def session(self, stop: Callable[[], None]) -> Iterator[None]:
         """While the guest runs: terminal in cbreak mode; the first SIGINT, SIGTERM or SIGHUP calls `stop`."""
-        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        seen: list[int] = []
 
         def on_signal(number: int, _frame: FrameType | None) -> None:
-            signal.signal(number, previous[signal.Signals(number)])  # a second one acts as usual
+            seen.append(number)
+            if len(seen) > 1:  # the guest does not stop, or a write does not end
+                raise KeyboardInterrupt
             stop()
 
         def on_suspend(_number: int, _frame: FrameType | None) -> None:
@@ -157,18 +161,13 @@ class HostConsole:
             os.kill(os.getpid(), signal.SIGSTOP)
             self._set_cbreak()
 
-        for number in previous:
-            signal.signal(number, on_signal)
-        suspend = signal.signal(signal.SIGTSTP, on_suspend)
-        self._set_cbreak()
-        try:
-            yield
-        finally:
-            self.restore()
-            self.hide_progress()
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-            signal.signal(signal.SIGTSTP, suspend)
+        with handled(on_signal), handled(on_suspend, (signal.SIGTSTP,)):
+            self._set_cbreak()
+            try:
+                yield
+            finally:
+                self.restore()
+                self.hide_progress()
 
     def _set_cbreak(self) -> None:
         if self._source is Source.TERMINAL:
