@@ -27,7 +27,7 @@ from emu.host.progress import Progress
 from emu.host.report import find_page, page_report, sharing_report, write_sharing_table
 from emu.host.screen import WIDE, Top
 from emu.host.statistics import machine_row, state_line, vm_rows
-from emu.machine import crash, native
+from emu.machine import crash
 
 STATUS_INTERRUPTED = 130
 STATUS_VM_FAILED = 1
@@ -90,7 +90,6 @@ def run(options: HostOptions) -> int:
             live.stop()
         if status is not None:
             status.stop()
-        native.mark_cache_complete()
         unsaved = _save_last(host, options)
         _close(host, options)
         if unsaved is not None:
