@@ -16,6 +16,7 @@ MAX_DIGITS = 18  # more than any size has
 DURATIONS = {"us": 1, "ms": 1_000, "s": 1_000_000}  # in microseconds; the longer suffixes first
 MAX_LATENCY_US = 3_600_000_000
 SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+THOUSANDS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}  # of what is counted, not of bytes
 MICROSECONDS = 1_000_000  # in a second
 
 
@@ -40,6 +41,16 @@ def parse_size(text: str, *, what: str = "memory size") -> int:
         msg = f"{what} '{text[:40]}': expected a whole number with K, M or G, such as 32M"
         raise UsageError(msg)
     return int(number) * SUFFIXES[suffix]
+
+
+def parse_count(text: str, *, what: str) -> int:
+    """A number of guest instructions such as `5M`, five million; raises UsageError for anything else, and for none."""
+    cleaned = text.strip().upper()
+    suffix = cleaned[-1:] if cleaned[-1:] in ("K", "M", "G") else ""
+    number = cleaned.removesuffix(suffix)
+    if not number.isascii() or not number.isdigit() or len(number) > MAX_DIGITS or not int(number):
+        raise UsageError(f"{what} '{text[:40]}': expected a whole number above 0, with K, M or G for thousands, such as 5M")
+    return int(number) * THOUSANDS[suffix]
 
 
 def parse_duration(text: str, *, what: str) -> int:

@@ -10,10 +10,12 @@ import typer
 from emu import events
 from emu.cli.console import write_out
 from emu.config import (
+    MICROSECONDS,
     SHADOW_SWITCHES,
     Mmu,
     VmConfig,
     parse_balloon,
+    parse_count,
     parse_duration,
     parse_shadow_memory,
     parse_size,
@@ -52,6 +54,16 @@ def _event_groups(names: str | None, *, traced: bool) -> frozenset[str]:
     return frozenset(groups)
 
 
+def _time_limit(text: str | None) -> int | None:
+    """Virtual time in instructions of a limit such as `30s`."""
+    if text is None:
+        return None
+    microseconds = parse_duration(text, what="--time-limit")
+    if not microseconds:
+        raise UsageError("--time-limit 0: at least 1us is needed")
+    return microseconds * DEFAULTS.insns_per_second // MICROSECONDS
+
+
 def _check_tables(at: str | None) -> str | None:
     if at is not None and at != OPTIONAL_VALUES["--tables"] and not (at.isascii() and at.isdigit()):
         raise UsageError(f"--tables={at}: expected a virtual time in instructions, or nothing for the end of the run")
@@ -83,7 +95,12 @@ def boot(
         typer.Option(metavar="SWITCHES", help=f"Optimizations of the shadow MMU to do without: {', '.join(SHADOW_SWITCHES)}."),
     ] = "",
     shadow_memory: Annotated[str, typer.Option(help="Cap on shadow page tables; least recently used ones go.")] = SHADOW_MEMORY,
-    cpu_limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many guest instructions.")] = None,
+    cpu_limit: Annotated[
+        str | None, typer.Option(metavar="COUNT", help="Stop after so many guest instructions, such as 5M (million).")
+    ] = None,
+    time_limit: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Stop at this virtual time, such as 30s; sleep counts too.")
+    ] = None,
     trace: Annotated[str | None, typer.Option(metavar="[=FILE]", help="Trace events to standard error, or to a file.")] = None,
     select: Annotated[
         str | None, typer.Option("--events", help=f"Groups of events to trace: {', '.join(events.GROUPS)}.")
@@ -123,7 +140,8 @@ def boot(
         config=config,
         append=append,
         modules=tuple(module or ()),
-        insn_limit=cpu_limit,
+        insn_limit=None if cpu_limit is None else parse_count(cpu_limit, what="--cpu-limit"),
+        time_limit=_time_limit(time_limit),
         trace=trace,
         tables=_check_tables(tables),
         as_json=json,

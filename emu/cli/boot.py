@@ -50,6 +50,7 @@ class BootOptions:
     append: str
     modules: tuple[Path, ...]
     insn_limit: int | None
+    time_limit: int | None  # of virtual time, in instructions
     trace: str | None  # a file, STANDARD_ERROR, or no trace
     tables: str | None  # AT_END or a virtual time
     as_json: bool
@@ -130,10 +131,10 @@ def boot(options: BootOptions) -> int:
 
 def _run(vm: Any, options: BootOptions) -> Any:
     if options.tables in (None, AT_END):
-        return vm.run(limit=options.insn_limit)
-    vm.run_until(int(options.tables or 0), limit=options.insn_limit)
+        return vm.run(limit=options.insn_limit, time_limit=options.time_limit)
+    vm.run_until(int(options.tables or 0), limit=options.insn_limit, time_limit=options.time_limit)
     _print_tables(vm)
-    return vm.run(limit=options.insn_limit)
+    return vm.run(limit=options.insn_limit, time_limit=options.time_limit)
 
 
 def exit_status(stop: Any, *, raw: bool) -> int:

@@ -96,6 +96,7 @@ class VirtualMachine:
         self.console = console
         self._on_events = on_events
         self._limit = NEVER  # of retired instructions
+        self._time_limit = NEVER  # of virtual time
         self._pause = NEVER  # virtual time at which `run` returns
         self._idle_insns = 0  # virtual time that passed in HLT
         self._input = bytearray()
@@ -223,13 +224,14 @@ class VirtualMachine:
 
     # ---- running ----
 
-    def run(self, *, limit: int | None = None) -> Stop:
-        """Run until the guest stops or `limit` guest instructions retired (more than that by a block at the most).
+    def run(self, *, limit: int | None = None, time_limit: int | None = None) -> Stop:
+        """Run until the guest stops, `limit` guest instructions retired (more than that by a block at the most), or virtual `time_limit`.
 
         Raises BrokenInvariantError for a bug of emu, MachineMemoryError when the machine has no frame left, and what the
         console raised (KeyboardInterrupt, BrokenPipeError).
         """
         self._limit = NEVER if limit is None else limit
+        self._time_limit = NEVER if time_limit is None else time_limit
         self._look_due = True
         while self._stop is None:
             if self._wants_reset or self._needs_entry:
@@ -247,12 +249,12 @@ class VirtualMachine:
         self.flush_events()
         return self._stop
 
-    def run_until(self, virtual_time: int, *, limit: int | None = None) -> None:
+    def run_until(self, virtual_time: int, *, limit: int | None = None, time_limit: int | None = None) -> None:
         """Run until `virtual_time`, or until the guest stops or is starved if that is sooner; `run` goes on from there."""
         self._pause = virtual_time
         self.is_starved = False
         if self.virtual_time < virtual_time:
-            self.run(limit=limit)
+            self.run(limit=limit, time_limit=time_limit)
         self._pause = NEVER
         if self._stop is not None and self._stop.outcome is Outcome.PAUSED:
             self._stop = None
@@ -451,6 +453,8 @@ class VirtualMachine:
             self.set_balloon_target(self._balloon_plan.pop(0)[1] // PAGE_BYTES)
         if self._stop is None and now - self._idle_insns >= self._limit:
             self._stop = Stop(Outcome.LIMIT)
+        if self._stop is None and now >= self._time_limit:
+            self._stop = Stop(Outcome.LIMIT, why="of virtual time")
         if self._stop is None and now >= self._pause:
             self._stop = Stop(Outcome.PAUSED)
         if self._fault_due != NO_FAULT and self._stop is None and not self._words[cbw.STEPPING]:
@@ -460,7 +464,7 @@ class VirtualMachine:
                 access.fetch_instruction(self.control)
             self._stop = self._context.inject(vector, deliver.EXCEPTION)
         planned = self._balloon_plan[0][0] if self._balloon_plan else NEVER
-        self._look_at = min(self._poll_due, self._limit + self._idle_insns, self._pause, planned)
+        self._look_at = min(self._poll_due, self._limit + self._idle_insns, self._time_limit, self._pause, planned)
 
     def _settle_code(self) -> None:
         slot = 0
@@ -512,7 +516,7 @@ class VirtualMachine:
             self._stop = Stop(Outcome.HALTED, why=f"no interrupt can come at {self.registers.rip:08x}")
         else:
             # No further than a pause, but then on from there: the guest cannot tell.
-            until = max(now, min(event, self._pause))
+            until = max(now, min(event, self._pause, self._time_limit))
             self._words[cbw.INSNS] = until
             self._idle_insns += until - now
 
