@@ -231,7 +231,7 @@ def host(
 ) -> int:
     """Run many VMs on one machine, with more memory promised than there is."""
     from emu.cli import host_options  # noqa: PLC0415
-    from emu.cli.compiling import announce_compilation  # noqa: PLC0415
+    from emu.cli.compiling import prepare_native_code  # noqa: PLC0415
 
     if save_every is not None and save is None:
         raise UsageError("--save-every: there is no --save FILE")
@@ -258,7 +258,7 @@ def host(
         as_json=json,
         quiet=quiet,
     )
-    announce_compilation()
+    prepare_native_code()
     from emu.cli.host import run  # noqa: PLC0415
 
     return run(options)
@@ -338,9 +338,9 @@ def bench(
     json: Annotated[bool, typer.Option("--json", help="Print an object a row instead of a table.")] = False,
 ) -> int:
     """Measure this machine: exits, guest code, start-up, beside QEMU and plain Unicorn."""
-    from emu.cli.compiling import announce_compilation  # noqa: PLC0415
+    from emu.cli.compiling import prepare_native_code  # noqa: PLC0415
 
-    announce_compilation()
+    prepare_native_code()
     from emu.cli.bench import bench as run_bench  # noqa: PLC0415
 
     return run_bench(names or [], as_json=json)

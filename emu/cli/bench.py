@@ -10,7 +10,6 @@ from rich.table import Table
 
 from emu.bench.rows import BENCHMARKS, Row
 from emu.errors import UsageError
-from emu.machine import native
 
 DIGITS = 3
 
@@ -27,7 +26,6 @@ def bench(names: Sequence[str], *, as_json: bool) -> int:
             rows.append(BENCHMARKS[name]())
         if as_json:
             print(json.dumps(_object(rows[-1])), flush=True)
-    native.mark_cache_complete()
     if not as_json:
         _print_table(rows)
     return 0

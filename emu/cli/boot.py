@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console as RichConsole
 from rich.table import Table
 
-from emu.cli.compiling import announce_compilation
+from emu.cli.compiling import prepare_native_code
 from emu.cli.console import HostConsole, write_out
 from emu.config import VmConfig
 from emu.devices import vga
@@ -23,7 +23,7 @@ from emu.devices.ata import DriveCounts
 from emu.devices.balloon import Balloon
 from emu.errors import OutputError
 from emu.events import Outcome
-from emu.machine import crash, native
+from emu.machine import crash
 from emu.trace import counters
 from emu.vm import launch
 
@@ -104,7 +104,7 @@ def boot(options: BootOptions) -> int:
     config = options.config
     files = launch.boot_files(what_to_boot(options), config.memory_bytes)
     disk = None if options.disk is None else launch.open_disk(options.disk)
-    announce_compilation()
+    prepare_native_code()
     console = HostConsole()
     if disk is not None:
         disk.on_trouble = console.write_trouble
@@ -116,7 +116,6 @@ def boot(options: BootOptions) -> int:
         console.show_progress(lambda: f"{vm.retired_insns:,} instructions, virtual time {vm.virtual_seconds:.3f} s")
         with console.session(vm.interrupt):
             stop = _run(vm, options)
-        native.mark_cache_complete()
         vm.stop_event(stop)
     if options.tables == AT_END:
         _print_tables(vm)

@@ -26,7 +26,7 @@ from emu.host.host import Host
 from emu.host.hosted import HostedVm, Phase
 from emu.host.report import find_page, page_report, sharing_report, write_sharing_table
 from emu.host.statistics import machine_row, state_line, vm_rows
-from emu.machine import crash, native
+from emu.machine import crash
 
 STATUS_INTERRUPTED = 130
 STATUS_VM_FAILED = 1
@@ -106,7 +106,6 @@ def run(options: HostOptions) -> int:
             watcher.finish_log()
             watcher.close()
         problems.log, problems.display = watcher.log_problem, watcher.display_problem
-        native.mark_cache_complete()
         texts = _texts(host, options)
         failed = any(map(_has_failed, host.vms))
         if options.sharing_pages is not None:
