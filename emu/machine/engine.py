@@ -54,7 +54,11 @@ MSR_VM_HSAVE_PA = 0xC001_0117
 VMRUN = b"\x0f\x01\xd8"
 FLUSH_TLB = (1 << 30) | uc_const.UC_CTL_TLB_FLUSH  # a uc_ctl write without arguments
 ALL_INTERCEPTS = (
-    vmcb.INTERCEPT_RDPMC
+    vmcb.INTERCEPT_IDTR_WRITE
+    | vmcb.INTERCEPT_GDTR_WRITE
+    | vmcb.INTERCEPT_LDTR_WRITE
+    | vmcb.INTERCEPT_TR_WRITE
+    | vmcb.INTERCEPT_RDPMC
     | vmcb.INTERCEPT_RDTSC
     | vmcb.INTERCEPT_CPUID
     | vmcb.INTERCEPT_RSM
@@ -62,7 +66,6 @@ ALL_INTERCEPTS = (
     | vmcb.INTERCEPT_INVLPG
     | vmcb.INTERCEPT_INVLPGA
     | vmcb.INTERCEPT_MSR
-    | vmcb.INTERCEPT_TASK_SWITCH
     | vmcb.INTERCEPT_SHUTDOWN
     | vmcb.INTERCEPT_VMRUN
     | vmcb.INTERCEPT_VMMCALL
