@@ -153,9 +153,12 @@ GUEST_LSTAR = 136  # P
 GUEST_CSTAR = 137
 GUEST_SFMASK = 138
 
-# The engine's CR3, which a hardware task switch changes without an exit (`emu.vm.clock`).
-LIVE_CR3 = 148  # P: host address of the engine's own
-ENGINE_CR3 = 149  # N: what the VMM put there
+# Hardware task switches (`emu.vm.task_switch`), which the engine must not make.
+TASK_GATE_FN = 163  # P: C function (control block, gate and event, IP, error code) for an event that meets a task gate
+TASK_EXIT_FN = 164  # P: C function (control block, exit code) for what may be a task switch
+INTERCEPTS_AT = 148  # P: host address of the engine's own word of intercepts, as the VMCB has it
+
+ENGINE_CR3 = 149  # N: what the VMM put into the engine's CR3
 
 # Where the engine's own state is, and what of it goes to and from CONTEXT (`emu.vm.context`).
 LIVE = 150  # P: host address of the engine's CPUX86State
@@ -239,7 +242,9 @@ HOST_ADDRESSES = (
     SYSENTER_CS_AT,
     SYSENTER_ESP_AT,
     SYSENTER_EIP_AT,
-    LIVE_CR3,
+    INTERCEPTS_AT,
+    TASK_GATE_FN,
+    TASK_EXIT_FN,
     LIVE,
     ASIDE_CONTEXT,
     ENGINE_CPU,

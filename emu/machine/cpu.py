@@ -92,7 +92,7 @@ class Cpu:
             cbw.SCRATCH: int(self._scratch.ctypes.data),
             cbw.CC_OP_EFLAGS: places.cc_op_eflags,
             cbw.MEMORY: self.memory.address,
-            cbw.LIVE_CR3: live.env + env_at.CR3,
+            cbw.INTERCEPTS_AT: live.env + places.intercepts,
         } | {KEPT_MSRS[number]: context + place for number, place in places.msrs.items()}
         for word, value in words.items():
             self.control[word] = value

@@ -56,7 +56,11 @@ SMALLEST_CODE_BUFFER = 2 * MIB  # of translated code: enough for a few instructi
 ENGINE_BYTES = 16 * MIB  # of address space beside that buffer: what an engine allocates while it is set up, and more
 FLUSH_TLB = (1 << 30) | uc_const.UC_CTL_TLB_FLUSH  # a uc_ctl write without arguments
 ALL_INTERCEPTS = (
-    vmcb.INTERCEPT_RDPMC
+    vmcb.INTERCEPT_IDTR_WRITE
+    | vmcb.INTERCEPT_GDTR_WRITE
+    | vmcb.INTERCEPT_LDTR_WRITE
+    | vmcb.INTERCEPT_TR_WRITE
+    | vmcb.INTERCEPT_RDPMC
     | vmcb.INTERCEPT_RDTSC
     | vmcb.INTERCEPT_CPUID
     | vmcb.INTERCEPT_RSM
@@ -64,7 +68,6 @@ ALL_INTERCEPTS = (
     | vmcb.INTERCEPT_INVLPG
     | vmcb.INTERCEPT_INVLPGA
     | vmcb.INTERCEPT_MSR
-    | vmcb.INTERCEPT_TASK_SWITCH
     | vmcb.INTERCEPT_SHUTDOWN
     | vmcb.INTERCEPT_VMRUN
     | vmcb.INTERCEPT_VMMCALL

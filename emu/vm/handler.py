@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from emu.machine import control as cbw
 from emu.machine import env, vmcb
+from emu.machine import paging as pg
 from emu.machine.decode import insn_length
 from emu.machine.native import (
     address_of,
@@ -29,6 +30,7 @@ from emu.vm import (
     context,
     cow,
     deliver,
+    far_transfer,
     fault_runs,
     faults,
     pieces,
@@ -37,6 +39,8 @@ from emu.vm import (
     registers,
     step,
     swapping,
+    table_registers,
+    task_switch,
     watching,
 )
 from emu.vm.record import ring_is_nearly_full
@@ -50,7 +54,7 @@ def raise_fault(cb: object, vector: int) -> None:
 
 @compiled
 def deliver_due(cb: object) -> None:
-    """Deliver the event that is due; a triple fault or what the engine cannot carry stops the VM."""
+    """Deliver the event that is due; a triple fault stops the VM, and so does a task switch without frames, after which it is due again."""
     if not cb[cbw.DUE]:
         return
     vector = cb[cbw.DUE] - 1
@@ -60,9 +64,10 @@ def deliver_due(cb: object) -> None:
     result = deliver.deliver(cb, vector, cb[cbw.DUE_SOURCE], cb[cbw.DUE_ERROR], cb[cbw.DUE_ADDRESS])
     if result == deliver.SHUTDOWN:
         clock.stop(cb, reasons.SHUTDOWN)
-    elif result == deliver.UNSUPPORTED:
-        clock.stop(cb, reasons.UNSUPPORTED)
-    charge_delivery(cb)
+    if result == deliver.DEFERRED:
+        clock.stop(cb, reasons.REFILL)
+    else:
+        charge_delivery(cb)
 
 
 @compiled
@@ -111,6 +116,21 @@ def on_memory_exit(cb: object, number: int) -> None:
 
 
 @compiled
+def is_stale_breakpoint(cb: object) -> bool:
+    """Whether a #DB is for a breakpoint on RIP that is disabled: a task switch changes DR7, and the engine keeps the breakpoint."""
+    regs, debug = cb[cbw.ENV], cb[cbw.ERROR_CODE] + env.DR_FROM_ERROR_CODE
+    if load64(regs + env.EFLAGS) & pg.EFLAGS_TF or load64(debug + 8 * 6) & step.DR6_SINGLE_STEP:
+        return False
+    control, found = load64(debug + 8 * 7), False
+    for number in range(4):
+        if load64(debug + 8 * number) == env.linear_ip(regs) and control >> 16 + 4 * number & 3 == 0:
+            if control >> 2 * number & 3:
+                return False
+            found = True
+    return found
+
+
+@compiled
 def on_exception_exit(cb: object, vector: int) -> None:
     """An intercepted exception other than #PF."""
     if vector == deliver.DB and cb[cbw.STEPPING]:
@@ -122,18 +142,27 @@ def on_exception_exit(cb: object, vector: int) -> None:
         if not traced:
             fault_runs.begin(cb)
             return
+    elif vector == deliver.DB and is_stale_breakpoint(cb):
+        at = cb[cbw.ENV] + env.EFLAGS
+        store64(at, load64(at) | pg.EFLAGS_RF)
+        cb[cbw.MODIFIED] = 1
+        return
+    if vector == deliver.GP and call2(cb[cbw.TASK_EXIT_FN], cb[cbw.SELF], vmcb.EXIT_EXCEPTION + vector):
+        return
     error = load32(cb[cbw.ERROR_CODE]) & 0xFFFF if deliver.HAS_ERROR_CODE >> vector & 1 else 0
     deliver.make_due(cb, vector, deliver.EXCEPTION, error, 0)
 
 
 @compiled
 def on_register_exit(cb: object, number: int) -> None:
-    """Control registers, INVLPG, RDTSC."""
+    """Control registers, those of descriptor tables, INVLPG, RDTSC."""
     if ring_is_nearly_full(cb) or cb[cbw.RESERVE_COUNT] < reasons.RESERVE_LOW:
         clock.stop(cb, reasons.REFILL)
         return
     if number == vmcb.EXIT_INVLPG:
         result = registers.on_invlpg(cb)
+    elif vmcb.EXIT_IDTR_WRITE <= number <= vmcb.EXIT_TR_WRITE:
+        result = table_registers.on_table_exit(cb, number)
     elif number == vmcb.EXIT_RDTSC:
         result = registers.on_rdtsc(cb)
     else:
@@ -164,8 +193,10 @@ def dispatch(cb: object, number: int) -> None:
         deliver.make_due(cb, number, deliver.SOFTWARE, 0, 0)
     elif vmcb.EXIT_EXCEPTION <= number < vmcb.EXIT_EXCEPTION + 32:
         on_exception_exit(cb, number - vmcb.EXIT_EXCEPTION)
-    elif number < vmcb.EXIT_DR_READ or number == vmcb.EXIT_INVLPG or number == vmcb.EXIT_RDTSC:
+    elif number < vmcb.EXIT_DR_READ or number == vmcb.EXIT_INVLPG or vmcb.EXIT_IDTR_WRITE <= number <= vmcb.EXIT_RDTSC:
         call2(cb[cbw.REGISTER_EXIT_FN], cb[cbw.SELF], number)
+    elif number == vmcb.EXIT_IRET:
+        call2(cb[cbw.TASK_EXIT_FN], cb[cbw.SELF], number)
     else:
         stop_for_python(cb)
 
@@ -196,8 +227,6 @@ def serve_exit(cb: object, number: int) -> None:
     cb[cbw.EXIT_CODE] = number
     context.save(cb)
     if not cb[cbw.IO_POISONED]:
-        if load64(cb[cbw.LIVE_CR3]) != cb[cbw.ENGINE_CR3] and clock.on_task_switch(cb):
-            return
         if number < vmcb.EXIT_BASE:
             step_back_over_int(cb)
         clock.leave_block(cb)
@@ -207,7 +236,7 @@ def serve_exit(cb: object, number: int) -> None:
             return
     cb[cbw.EVENT_RIP] = load64(cb[cbw.ENV] + env.EIP)
     needs_bytes = cb[cbw.EVENT_INSNS] or (number >= vmcb.EXIT_BASE and number < vmcb.EXIT_EXCEPTION)
-    if needs_bytes or number == vmcb.EXIT_INVLPG or number == vmcb.EXIT_RDTSC:
+    if needs_bytes or number == vmcb.EXIT_INVLPG or vmcb.EXIT_IDTR_WRITE <= number <= vmcb.EXIT_RDTSC:
         access.fetch_instruction(cb)
     dispatch(cb, number)
     if cb[cbw.DUE]:
@@ -268,6 +297,22 @@ def register_exit(control: int, number: int) -> int:
     """Control registers, INVLPG, RDTSC."""
     on_register_exit(as_words(control, cbw.WORDS), number)
     return types.int32(0)
+
+
+@cfunc(types.int32(types.int64, types.int64), cache=True)
+def task_exit(control: int, number: int) -> int:
+    """IRET while EFLAGS.NT is set, and #GP: whether it was a far transfer that has been served."""
+    cb = as_words(control, cbw.WORDS)
+    if number == vmcb.EXIT_IRET:
+        far_transfer.on_return(cb)
+        return types.int32(1)
+    return types.int32(1) if far_transfer.on_protection_fault(cb) else types.int32(0)
+
+
+@cfunc(types.int32(types.int64, types.int64, types.int64, types.int64), cache=True)
+def task_gate(control: int, event: int, ip: int, error: int) -> int:
+    """An event that meets a task gate."""
+    return types.int32(task_switch.through_task_gate(as_words(control, cbw.WORDS), event, ip, error))
 
 
 @cfunc(types.int32(types.int64, types.int64), cache=True)

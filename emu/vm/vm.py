@@ -308,6 +308,12 @@ class VirtualMachine:
         return vga.screen_text(self.read_physical, self.board.vga.start_address)
 
     def _enter_guest(self) -> None:
+        if self._words[cbw.DUE]:  # an event that waits for frames
+            self._refill()
+            if self._stop is None:
+                self._stop = self._context.deliver_due()
+            if self._stop is not None:
+                return
         if self._words[cbw.IRQ_WAITING] and clock.takes_interrupt(self.control):
             stop = self._interrupt()
             self._set_deadline()
@@ -373,8 +379,6 @@ class VirtualMachine:
             self._refill()
         elif reason == reasons.SHUTDOWN:
             stop = exits.shutdown(self._context)
-        elif reason == reasons.UNSUPPORTED:
-            stop = exits.unsupported(self._context)
         elif reason == reasons.DEVICE_FETCH:
             stop = exits.device_fetch(self._context)
         elif reason == reasons.NO_PROGRESS:
