@@ -332,7 +332,16 @@ class VirtualMachine:
         self._show_apic()
         reclaim.drop_ram(self.state)
         nested.set_plain(control, 0)
-        for word in (cbw.SHADOWING, cbw.STOPPED, cbw.STEPPING, cbw.PENDING_FAULT, cbw.DUE, cbw.IRQ_WAITING, cbw.MODIFIED, cbw.IN_RUN):
+        for word in (
+            cbw.SHADOWING,
+            cbw.STOPPED,
+            cbw.STEPPING,
+            cbw.PENDING_FAULT,
+            cbw.DUE,
+            cbw.IRQ_WAITING,
+            cbw.MODIFIED,
+            cbw.IN_RUN,
+        ):
             control[word] = 0
         for word, value in (
             (cbw.GUEST_CR0, RESET_STATE.cr0),
