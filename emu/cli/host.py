@@ -83,18 +83,23 @@ def run(options: HostOptions) -> int:
         if options.seconds_us is not None:
             host.ends_at = host.scenario.instructions(options.seconds_us)
         log = stack.enter_context(HostLog(options.log)) if options.log is not None else None
+        if log is not None:
+            crash.at_crash(log.close)
         live = stack.enter_context(Live(console=_screen(), auto_refresh=False)) if options.top else None
         status = stack.enter_context(Console(stderr=True).status("")) if live is None and _has_line_for_itself(options) else None
-        _go(host, _Watcher(options, Progress(host), log, live, status), options, interrupted)
+        failure = _go_safely(host, _Watcher(options, Progress(host), log, live, status), options, interrupted)
         if live is not None:
             live.stop()
         if status is not None:
             status.stop()
         native.mark_cache_complete()
-        unsaved = _save_last(host, options)
-        _close(host, options)
-        if unsaved is not None:
-            raise unsaved
+        failure = failure or _save_last(host, options)
+        try:
+            _close(host, options)
+        except Exception as error:  # noqa: BLE001  (the first error counts)
+            failure = failure or error
+        if failure is not None:
+            raise failure
         failed = [vm for vm in host.vms if _has_failed(vm)]
     return STATUS_INTERRUPTED if interrupted else STATUS_VM_FAILED if failed else 0
 
@@ -108,6 +113,15 @@ def _host(options: HostOptions) -> Host:
 
 def _has_line_for_itself(options: HostOptions) -> bool:
     return sys.stderr.isatty() and (options.quiet or not sys.stdout.isatty())
+
+
+def _go_safely(host: Host, watcher: _Watcher, options: HostOptions, interrupted: list[int]) -> BaseException | None:
+    """Run to the end, or to an error, which is raised when all that is known by then has been said."""
+    try:
+        _go(host, watcher, options, interrupted)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
+        return error
+    return None
 
 
 def _go(host: Host, watcher: _Watcher, options: HostOptions, interrupted: list[int]) -> None:

@@ -35,13 +35,17 @@ class HostLog:
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         try:
-            if self._writer is not None:
-                self._writer.close()
-            if self._file is not None:
-                self._file.close()
+            self.close()
         except OSError as error:
             if kind is None:
                 raise self._failure(error) from error
+
+    def close(self) -> None:
+        """Write what makes a file of the rows so far."""
+        if self._writer is not None:
+            self._writer.close()
+        if self._file is not None:
+            self._file.close()
 
     def second(self, host: Host) -> None:
         """Write the rows of this second."""

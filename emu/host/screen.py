@@ -29,17 +29,18 @@ class Top:
         table.add_column("NAME", no_wrap=True)
         for name in self._shown:
             table.add_column(name, justify="right", no_wrap=True)
+        code = {vm.name: vm.code_pages() for vm in host.vms if vm.has_memory}
         for row in vm_rows(host):
-            cells = dict(zip(COLUMNS, self._cells(row), strict=True))
+            cells = dict(zip(COLUMNS, self._cells(row, code[row.name]), strict=True))
             label = row.name if row.phase == "running" else f"{row.name} ({row.phase})"
             table.add_row(label, *(cells[name] for name in self._shown))
         return Group(Text(state_line(machine_row(host)), no_wrap=True, overflow="ignore"), table)
 
-    def _cells(self, row: VmRow) -> list[str]:
+    def _cells(self, row: VmRow, code_pages: int) -> list[str]:
         before = self._before.get(row.name, row)
         self._before[row.name] = row
         pages = (
             *(row.memsz, row.grant, row.sztgt, row.tchd, row.actv, row.mctlsz, row.mctltgt, row.mctlmax, row.swcur, row.swtgt),
-            *(row.swr - before.swr, row.sww - before.sww, row.shrd, row.zero, row.shrdsvd, row.cowh, row.ovhd),
+            *(row.swr - before.swr, row.sww - before.sww, row.shrd, row.zero, row.shrdsvd, row.cowh, row.ovhd + code_pages),
         )
         return [f"{megabytes(count):.1f}" for count in pages]
