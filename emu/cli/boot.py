@@ -21,7 +21,7 @@ from emu.config import VmConfig
 from emu.devices import vga
 from emu.devices.ata import DriveCounts
 from emu.devices.balloon import Balloon
-from emu.errors import OutputError
+from emu.errors import OutputError, explain
 from emu.events import Outcome
 from emu.machine import crash
 from emu.trace import counters
@@ -89,6 +89,7 @@ def trace_output(target: str | None) -> Iterator[Callable[[np.ndarray], None] | 
                 except OSError as error:
                     raise _lost_trace(target, error) from error
 
+            crash.at_crash(stream.flush)
             yield write
     except OSError as error:
         raise _lost_trace(target, error) from error
@@ -110,23 +111,61 @@ def boot(options: BootOptions) -> int:
         disk.on_trouble = console.write_trouble
     crash.install()
     crash.at_crash(console.restore)
-    with trace_output(options.trace) as on_events:
-        vm = launch.new_machine(config, files, console, on_events, disk)
-        vm.no_reboot = options.no_reboot
-        console.show_progress(lambda: f"{vm.retired_insns:,} instructions, virtual time {vm.virtual_seconds:.3f} s")
-        with console.session(vm.interrupt):
-            stop = _run(vm, options)
-        vm.stop_event(stop)
-    if options.tables == AT_END:
-        _print_tables(vm)
-    if options.shows_screen:
-        _print_screen(vm)
-    status = exit_status(stop, raw=options.raw_exit)
-    if not options.quiet:
-        _print_summary(vm, stop)
-    if options.as_json:
-        write_out((json.dumps(summary(vm, stop, options, status)) + "\n").encode())
+    failures: list[BaseException] = []
+    stop = None
+    try:
+        with trace_output(options.trace) as on_events:
+            vm = launch.new_machine(config, files, console, on_events, disk)
+            vm.no_reboot = options.no_reboot
+            crash.at_crash(vm.flush_events)
+            console.show_progress(lambda: f"{vm.retired_insns:,} instructions, virtual time {vm.virtual_seconds:.3f} s")
+            with console.session(vm.interrupt):
+                stop = _run_to_an_end(vm, options, failures)
+            vm.stop_event(stop)
+    except OutputError as error:
+        if stop is None:
+            raise
+        failures.append(error)
+    status = _status(stop, failures, raw=options.raw_exit)
+    for show in _reports(vm, stop, options, status):
+        try:
+            show()
+        except Exception as error:  # noqa: BLE001  (what else there is to say is still said)
+            failures.append(error)
+    if failures:
+        raise failures[0]
     return status
+
+
+def _run_to_an_end(vm: Any, options: BootOptions, failures: list[BaseException]) -> Any:
+    """How the run ended; what emu itself, or a second Ctrl-C, ended it with is in `failures`."""
+    from emu.vm.exits import Stop  # noqa: PLC0415  (compiles on import)
+
+    try:
+        return _run(vm, options)
+    except KeyboardInterrupt as error:
+        failures.append(error)
+        return Stop(Outcome.INTERRUPTED)
+    except Exception as error:  # noqa: BLE001  (main explains it, when all else has been said)
+        failures.append(error)
+        return Stop(Outcome.FAILED, why=str(explain(error)))
+
+
+def _status(stop: Any, failures: list[BaseException], *, raw: bool) -> int:
+    if not failures:
+        return exit_status(stop, raw=raw)
+    return STATUS_INTERRUPTED if isinstance(failures[0], KeyboardInterrupt) else explain(failures[0]).exit_status
+
+
+def _reports(vm: Any, stop: Any, options: BootOptions, status: int) -> list[Callable[[], None]]:
+    """What is to be printed at the end."""
+    reports: list[tuple[bool, Callable[[], None]]] = [
+        (options.tables == AT_END, lambda: _print_tables(vm)),
+        (options.shows_screen, lambda: _print_screen(vm)),
+        (not options.quiet, lambda: _print_summary(vm, stop)),
+        (options.as_json, lambda: write_out((json.dumps(summary(vm, stop, options, status)) + "\n").encode())),
+    ]
+    return [show for is_wanted, show in reports if is_wanted]
 
 
 def _run(vm: Any, options: BootOptions) -> Any:

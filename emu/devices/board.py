@@ -62,6 +62,9 @@ class Signals(Protocol):
     def reset(self) -> None:
         """The reset line was pulled."""
 
+    def moved(self, size: int) -> None:
+        """A device moved so many bytes while the processor waited."""
+
 
 class Board:
     """Everything behind the ports."""
@@ -86,7 +89,7 @@ class Board:
         self.system = SystemPorts(signals.reset)
         self.printer = Printer()
         self.vga = Vga(clock, rate)
-        self.fw_cfg = FwCfg(settings.firmware_files, settings.memory_bytes, memory)
+        self.fw_cfg = FwCfg(settings.firmware_files, settings.memory_bytes, memory, signals.moved)
         for device in (self.pic, self.pit, self.keyboard, self.system, self.printer, self.vga):
             for ports in device.PORTS:
                 self.ports.register(ports, device)

@@ -61,6 +61,7 @@ PYTHON_ONLY = frozenset(
     calibration.py
     callbacks.py
     check.py
+    code_buffer.py
     code_cache.py
     config.py
     content_table.py
@@ -75,6 +76,7 @@ PYTHON_ONLY = frozenset(
     hashing.py
     images.py
     launch.py
+    limits.py
     loader.py
     msr.py
     outside.py

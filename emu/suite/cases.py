@@ -20,7 +20,7 @@ FILE_NAME = "suite.toml"
 
 DEFAULT_LIMIT = 1_000_000_000  # virtual time: 100 s, about what runners of test kernels give by the clock
 MAX_EXIT_VALUE = 0xFFFF_FFFF
-OUTCOMES = tuple(o for o in Outcome if o not in (Outcome.INTERRUPTED, Outcome.PAUSED))
+OUTCOMES = tuple(o for o in Outcome if o not in (Outcome.INTERRUPTED, Outcome.PAUSED, Outcome.FAILED))
 EXTRA_COUNTERS = ("exits", "pf_taken", "nested_faults", "shadow_pages", "nested_pages")
 MMU_PLACE = "{mmu}"  # in the name of a golden file: the MMU's name
 

@@ -12,7 +12,7 @@ import struct
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, overload
+from typing import BinaryIO, cast, overload
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
@@ -37,6 +37,7 @@ MAX_SEGMENTS = 64
 SECTOR_BYTES = 512
 MAX_DISK_BYTES = 4 * GIB - MIB  # fw_cfg counts a file's bytes in 32 bits
 MAX_IMAGE_BYTES = GIB  # of a kernel file, debugging information included
+READ_BYTES = 16 * MIB  # at a time
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,22 @@ def read_file(path: Path, what: str, most_bytes: int) -> bytes:
     """A user's file; raises BadImageError with the reason when it cannot be read or is longer than `most_bytes`."""
     try:
         with path.open("rb") as file:
-            data = file.read(most_bytes + 1)
+            data = _read_at_most(file, most_bytes + 1)
     except OSError as error:
         msg = f"{path}: cannot read the {what}: {(error.strerror or str(error)).lower()}"
         raise BadImageError(msg) from error
     if len(data) > most_bytes:
         raise BadImageError(f"{path}: the {what} does not fit: it has more than {most_bytes // KIB} KiB")
     return data
+
+
+def _read_at_most(file: BinaryIO, most_bytes: int) -> bytes:
+    """Up to so many bytes, in parts: one read would take memory for all of them whatever there is."""
+    parts, left = [], most_bytes
+    while left and (part := file.read(min(left, READ_BYTES))):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
 def find_header(image: bytes, name: str) -> tuple[int, tuple[int, ...]]:

@@ -108,6 +108,7 @@ class BenchSignals:
     debug: bytearray = field(default_factory=bytearray)
     exits: list[int] = field(default_factory=list)
     resets: int = 0
+    moved_bytes: int = 0
 
     def serial_output(self, data: bytes) -> None:
         self.serial += data
@@ -120,6 +121,9 @@ class BenchSignals:
 
     def reset(self) -> None:
         self.resets += 1
+
+    def moved(self, size: int) -> None:
+        self.moved_bytes += size
 
 
 class Bench:
