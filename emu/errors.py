@@ -7,6 +7,11 @@ ones are what a guest's own exit gives. The message is one line that names the t
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """A text on one line, which no terminal takes as a command: what cannot be printed is escaped."""
+    return "".join(part if part.isprintable() else part.encode("unicode_escape").decode("ascii") for part in text)
+
+
 class EmuError(Exception):
     """Base of all expected failures. `exit_status` is what the command line ends with."""
 

@@ -5,44 +5,35 @@ from __future__ import annotations
 import contextlib
 import sys
 
-from emu.errors import EmuError
+from emu.errors import BadImageError, EmuError, UsageError, printable
 
-STATUS_USAGE = 2
 STATUS_OUTPUT = 74
 STATUS_INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status. Whatever goes wrong is one line on standard error."""
-    from typer.exceptions import TyperException  # noqa: PLC0415  (kept off the path of `import emu.cli`)
+    from emu.cli.parse import parse, with_hint  # (kept off the path of `import emu.cli`)
 
-    from emu.cli.app import app, normalize  # noqa: PLC0415
-
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        given = normalize(sys.argv[1:] if arguments is None else arguments)
-        status = app(given or ["--help"], prog_name="emu", standalone_mode=False)
+        request = parse(given)
+        return 0 if request is None else request.run()
+    except (UsageError, BadImageError) as error:
+        return complain(str(with_hint(error, given)), error.exit_status)
     except EmuError as error:
         return complain(str(error), error.exit_status)
-    except TyperException as error:
-        return complain(_usage_message(error), STATUS_USAGE)
     except KeyboardInterrupt:
         return complain("interrupted", STATUS_INTERRUPTED)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return complain(f"{where}{(error.strerror or str(error)).lower()}", STATUS_OUTPUT)
-    return status if isinstance(status, int) else 0
-
-
-def _usage_message(error: Exception) -> str:
-    described = getattr(error, "format_message", lambda: str(error))()
-    return f"{' '.join(described.split())} (try 'emu --help')"
 
 
 def complain(message: str, status: int) -> int:
     """Print `emu: message` to standard error, if there is one: one line, whatever names it quotes."""
-    message = "".join(part if part.isprintable() else part.encode("unicode_escape").decode("ascii") for part in message)
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        print(f"emu: {message}", file=sys.stderr, flush=True)
+        print(f"emu: {printable(message)}", file=sys.stderr, flush=True)
     return status
 
 

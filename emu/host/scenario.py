@@ -11,6 +11,7 @@ from typing import Any
 
 from emu.config import MICROSECONDS, Mmu, parse_duration, parse_size
 from emu.errors import UsageError
+from emu.suggestions import unknown
 from emu.units import MIB
 
 BUILTIN = Path(__file__).resolve().parent / "scenarios"
@@ -100,7 +101,7 @@ def find(name: str) -> Path:
         return known[name]
     path = Path(name)
     if not path.is_file():
-        raise UsageError(f"unknown scenario '{name}': neither a file nor one of {', '.join(known)}")
+        raise unknown("scenario", name, known, but="neither a file nor one of")
     return path
 
 

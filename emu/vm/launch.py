@@ -16,6 +16,7 @@ from emu.devices import disk
 from emu.devices.disk import Disk
 from emu.errors import UsageError
 from emu.machine.memory import MachineMemory
+from emu.suggestions import unknown
 from emu.units import PAGE_BYTES
 from emu.vm import loader
 
@@ -45,7 +46,7 @@ def find_image(guest: str) -> Path:
     path = Path(guest)
     if path.exists() or "/" in guest:
         return path
-    raise UsageError(f"unknown guest '{guest}': neither a file nor one of {', '.join(known)}")
+    raise unknown("guest", guest, [*known, *(info.name for info in images.disks())], but="neither a file nor one of")
 
 
 def find_disk(disk: Path) -> Path:

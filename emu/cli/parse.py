@@ -1,0 +1,73 @@
+"""From arguments to what they ask for: everything is checked here, and nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from emu.errors import EmuError, UsageError, printable
+from emu.suggestions import SUGGESTED
+
+OPTIONAL_VALUES = {"--trace": "-", "--tables": "end"}  # options whose value may be left out, and what that means
+LONGEST_SHOWN = 300  # letters of a message about arguments
+EXTRA = "unexpected extra argument"  # in Typer's message
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for: frozen options, and the function that does it and returns the exit status."""
+
+    options: Any
+    run: Callable[[], int]
+
+
+def parse(arguments: Sequence[str]) -> Request | None:
+    """What `arguments` ask for; None if it was help or the version, which are printed. Raises EmuError, OSError if that fails."""
+    from typer.exceptions import TyperException
+
+    from emu.cli.app import app
+
+    if any("\0" in argument for argument in arguments):
+        raise UsageError("an argument has a NUL character in it")
+    try:
+        asked = app(normalize(arguments) or ["--help"], prog_name="emu", standalone_mode=False)
+    except EmuError as error:
+        raise with_hint(error, arguments) from error
+    except TyperException as error:
+        raise with_hint(UsageError(_message(error, arguments)), arguments) from error
+    return asked if isinstance(asked, Request) else None
+
+
+def normalize(arguments: Sequence[str]) -> list[str]:
+    """`emu help boot` as `emu boot --help`, and options with an optional value with their meaning without one.
+
+    Typer knows only options with or without a value.
+    """
+    if arguments and arguments[0] == "help" and not any(item.startswith("-") for item in arguments):
+        arguments = [*arguments[1:], "--help"]
+    return [f"{item}={OPTIONAL_VALUES[item]}" if item in OPTIONAL_VALUES else item for item in arguments]
+
+
+def with_hint(error: EmuError, arguments: Sequence[str]) -> EmuError:
+    """An error about what follows an option with an optional value says how that is given: `--trace out.txt` names no file."""
+    if "is joined to it" in str(error):
+        return error
+    for option, value in zip(arguments, arguments[1:], strict=False):
+        is_about_it = printable(value) in printable(str(error)) or EXTRA in str(error)
+        if option in OPTIONAL_VALUES and value and not value.startswith("-") and is_about_it:
+            return type(error)(f"{error} (a value of {option} is joined to it: {option}={printable(value)})")
+    return error
+
+
+def _message(error: Exception, arguments: Sequence[str]) -> str:
+    """Typer's message as one line of ours, with the page of help that tells more."""
+    described = " ".join(getattr(error, "format_message", lambda: str(error))().split()).rstrip(".")
+    if like := getattr(error, "possibilities", None):
+        described = f"{error}: did you mean {' or '.join(sorted(like)[:SUGGESTED])}?"
+    context = getattr(error, "ctx", None)  # not every error has one
+    command = getattr(context, "command_path", " ".join(["emu", *(item for item in arguments[:1] if item.isalpha())]))
+    described = printable(described[:1].lower() + described[1:])
+    if len(described) > LONGEST_SHOWN:
+        described = described[:LONGEST_SHOWN] + "..."
+    return f"{described} (try '{command} --help')"
