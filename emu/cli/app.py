@@ -13,7 +13,7 @@ from emu.cli import completion
 from emu.cli.boot_options import BootOptions
 from emu.cli.console import write_out
 from emu.cli.disk_commands import disk_app
-from emu.cli.parse import OPTIONAL_VALUES, Request
+from emu.cli.request import OPTIONAL_VALUES, Request
 from emu.config import (
     MICROSECONDS,
     SHADOW_SWITCHES,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from emu.cli.parse import Request
+from emu.cli.request import Request
 from emu.config import parse_size
 from emu.errors import UsageError
 

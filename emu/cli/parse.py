@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
+from emu.cli.request import OPTIONAL_VALUES, Request
 from emu.errors import EmuError, UsageError, printable
 from emu.suggestions import SUGGESTED
 
-OPTIONAL_VALUES = {"--trace": "-", "--tables": "end"}  # options whose value may be left out, and what that means
 LONGEST_SHOWN = 300  # letters of a message about arguments
 EXTRA = "unexpected extra argument"  # in Typer's message
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a command line asks for: frozen options, and the function that does it and returns the exit status."""
-
-    options: Any
-    run: Callable[[], int]
 
 
 def parse(arguments: Sequence[str]) -> Request | None:

@@ -15,7 +15,8 @@ import emu
 from emu.bench.names import NAMES
 from emu.cli import main
 from emu.cli.boot_options import BootOptions
-from emu.cli.parse import Request, normalize, parse
+from emu.cli.parse import normalize, parse
+from emu.cli.request import Request
 from emu.errors import EmuError, OutputError, UsageError
 from emu.outputs import JUNIT, PARQUET, SNAPSHOT, TRACE, Form, check_output
 from emu.suggestions import alike, unknown
