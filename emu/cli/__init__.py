@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 
-from emu.errors import BadImageError, EmuError, UsageError, printable
+from emu.errors import BadImageError, EmuError, MachineMemoryError, UsageError, printable
 
 STATUS_OUTPUT = 74
 STATUS_INTERRUPTED = 130
@@ -25,6 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
         return complain(str(error), error.exit_status)
     except KeyboardInterrupt:
         return complain("interrupted", STATUS_INTERRUPTED)
+    except MemoryError:
+        return complain("the host has not enough memory for this", MachineMemoryError.exit_status)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return complain(f"{where}{(error.strerror or str(error)).lower()}", STATUS_OUTPUT)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 from emu.cli.request import OPTIONAL_VALUES, Request
-from emu.errors import EmuError, UsageError, printable
+from emu.errors import BadImageError, EmuError, UsageError, printable
 from emu.suggestions import SUGGESTED
 
 LONGEST_SHOWN = 300  # letters of a message about arguments
@@ -16,17 +18,24 @@ def parse(arguments: Sequence[str]) -> Request | None:
     """What `arguments` ask for; None if it was help or the version, which are printed. Raises EmuError, OSError if that fails."""
     from typer.exceptions import TyperException
 
-    from emu.cli.app import app
-
     if any("\0" in argument for argument in arguments):
         raise UsageError("an argument has a NUL character in it")
     try:
-        asked = app(normalize(arguments) or ["--help"], prog_name="emu", standalone_mode=False)
+        asked = _command().main(normalize(arguments) or ["--help"], prog_name="emu", standalone_mode=False)
     except EmuError as error:
         raise with_hint(error, arguments) from error
     except TyperException as error:
         raise with_hint(UsageError(_message(error, arguments)), arguments) from error
     return asked if isinstance(asked, Request) else None
+
+
+@functools.cache
+def _command() -> Any:
+    import typer.main
+
+    from emu.cli.app import app
+
+    return typer.main.get_command(app)
 
 
 def normalize(arguments: Sequence[str]) -> list[str]:
@@ -41,11 +50,12 @@ def normalize(arguments: Sequence[str]) -> list[str]:
 
 def with_hint(error: EmuError, arguments: Sequence[str]) -> EmuError:
     """An error about what follows an option with an optional value says how that is given: `--trace out.txt` names no file."""
-    if "is joined to it" in str(error):
+    if type(error) not in (UsageError, BadImageError) or "is joined to it" in str(error):
         return error
     for option, value in zip(arguments, arguments[1:], strict=False):
-        is_about_it = printable(value) in printable(str(error)) or EXTRA in str(error)
-        if option in OPTIONAL_VALUES and value and not value.startswith("-") and is_about_it:
+        if option not in OPTIONAL_VALUES or not value or value.startswith("-"):
+            continue
+        if printable(value) in printable(str(error)) or EXTRA in str(error):
             return type(error)(f"{error} (a value of {option} is joined to it: {option}={printable(value)})")
     return error
 
