@@ -13,7 +13,7 @@ STATUS_INTERRUPTED = 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status. Whatever goes wrong is one line on standard error."""
-    from emu.cli.parse import parse, with_hint  # (kept off the path of `import emu.cli`)
+    from emu.cli.parse import about_a_name, parse, with_hint  # (kept off the path of `import emu.cli`)
 
     given = sys.argv[1:] if arguments is None else arguments
     try:
@@ -28,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     except MemoryError:
         return complain("the host has not enough memory for this", MachineMemoryError.exit_status)
     except OSError as error:
+        if (wrong := about_a_name(error, given)) is not None:
+            return complain(str(wrong), wrong.exit_status)
         where = f"{error.filename}: " if error.filename else ""
         return complain(f"{where}{(error.strerror or str(error)).lower()}", STATUS_OUTPUT)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +47,14 @@ def normalize(arguments: Sequence[str]) -> list[str]:
     if arguments and arguments[0] == "help" and not any(item.startswith("-") for item in arguments):
         arguments = [*arguments[1:], "--help"]
     return [f"{item}={OPTIONAL_VALUES[item]}" if item in OPTIONAL_VALUES else item for item in arguments]
+
+
+def about_a_name(error: OSError, arguments: Sequence[str]) -> UsageError | None:
+    """An error for a file that an argument names and that no call takes, as one with a name too long; None for any other."""
+    named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    if not named or not any(named in argument for argument in arguments):
+        return None
+    return UsageError(f"{named[:LONGEST_SHOWN]}: {(error.strerror or str(error)).lower()}")
 
 
 def with_hint(error: EmuError, arguments: Sequence[str]) -> EmuError:

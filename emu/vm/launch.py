@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -44,8 +45,9 @@ def find_image(guest: str) -> Path:
     if guest in known:
         return known[guest]
     path = Path(guest)
-    if path.exists() or "/" in guest:
-        return path
+    with contextlib.suppress(OSError):  # a name that no file can have
+        if "/" in guest or path.exists():
+            return path
     raise unknown("guest", guest, [*known, *(info.name for info in images.disks())], but="neither a file nor one of")
 
 

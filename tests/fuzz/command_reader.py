@@ -99,6 +99,10 @@ def try_one(data: bytes, folder: Path) -> None:
             return
         except EmuError as error:
             raise UsageError(printable(str(error))) from error  # as the command prints it
+        except OSError as error:
+            if (wrong := parse.about_a_name(error, arguments)) is None:
+                raise
+            raise UsageError(printable(str(wrong))) from error
 
 
 def _read(arguments: list[str]) -> None:
