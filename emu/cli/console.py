@@ -29,6 +29,7 @@ READ_BYTES = 4096
 LONGEST_WAIT_S = 0.2  # so that a signal's request to stop is seen soon
 QUIET_S = 2.0  # without output before progress is shown
 REFRESH_S = 0.5
+USUAL_WIDTH = 80
 LONGEST_LINE = 4096  # of the guest's, that is known by heart
 
 
@@ -103,7 +104,7 @@ class HostConsole:
         if not text.isprintable():  # it drives the terminal: what it looks like is not known
             write_out(b"\n")
             return b""
-        write_out(b"\r\x1b[K" if len(text) < self._errors.width else b"\n")
+        write_out(b"\r\x1b[K" if len(text) < screen_width() else b"\n")
         return unfinished
 
     def end_line(self) -> None:
@@ -239,6 +240,14 @@ def _share_a_screen() -> bool:
         )
     except (AttributeError, OSError, ValueError):
         return False
+
+
+def screen_width() -> int:
+    """Columns of the terminal that standard error is, as it is now."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or USUAL_WIDTH
+    except (AttributeError, OSError, ValueError):
+        return USUAL_WIDTH
 
 
 def write_out(data: bytes) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from emu import images
 from emu.cli.boot_options import STANDARD_ERROR
-from emu.cli.console import HostConsole
+from emu.cli.console import HostConsole, screen_width
 from emu.errors import OutputError
 from emu.events import CATALOGUE, Kind
 from emu.trace.selection import Selection, Selector
@@ -77,7 +77,7 @@ class _Screen:
 
         if not self._console.is_terminal:
             return text.lines(records)
-        width = self._console.width  # of now: it may have been changed
+        width = screen_width()
         return (self._coloured(fitted(text.line(record), width), Kind(int(record["kind"]))) for record in records)
 
     def _coloured(self, line: str, kind: Kind) -> str:
