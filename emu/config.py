@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from emu.errors import UsageError
+from emu.suggestions import unknown
 from emu.units import GIB, KIB, MIB, PAGE_BYTES
 
 MIN_MEMORY_BYTES = 4 * MIB  # the firmware, a kernel at 1 MiB and room to work in
@@ -63,6 +64,33 @@ def parse_duration(text: str, *, what: str) -> int:
             return 0
         raise UsageError(f"{what} '{text[:40]}': expected a whole number with us, ms or s, such as 500us")
     return int(number) * DURATIONS[suffix]
+
+
+def parse_moment(text: str, insns_per_second: int, *, what: str) -> int:
+    """A virtual time in instructions, of `5M` (instructions) or `2s`; raises UsageError for anything else."""
+    cleaned = text.strip().lower()
+    try:
+        if cleaned.endswith(tuple(DURATIONS)):
+            return parse_duration(cleaned, what=what) * insns_per_second // MICROSECONDS
+        return 0 if cleaned == "0" else parse_count(cleaned, what=what)
+    except UsageError:
+        forms = "instructions such as 5M (million), or whole us, ms or s such as 2s"
+        raise UsageError(f"{what} '{text[:40]}': expected a virtual time: {forms}") from None
+
+
+def parse_number(text: str, *, what: str) -> int:
+    """A plain number from 1 on; raises UsageError for anything else."""
+    cleaned = text.strip()
+    if not cleaned.isascii() or not cleaned.isdigit() or len(cleaned) > MAX_DIGITS or not int(cleaned):
+        raise UsageError(f"{what} '{text[:40]}': expected a whole number from 1 on, such as 2")
+    return int(cleaned)
+
+
+def parse_mmu(text: str) -> Mmu:
+    """How paging is virtualized; raises UsageError for what is no MMU."""
+    if text not in tuple(Mmu):
+        raise unknown("MMU", text, Mmu)
+    return Mmu(text)
 
 
 def parse_switches(text: str) -> frozenset[str]:
@@ -128,7 +156,7 @@ class VmConfig:
                 raise UsageError(f"balloon target of {target // KIB}K: the guest has {self.memory_bytes // KIB}K of memory")
         for switch in self.shadow_switches:
             if switch not in SHADOW_SWITCHES:
-                raise UsageError(f"unknown shadow switch '{switch}': known are {', '.join(SHADOW_SWITCHES)}")
+                raise unknown("shadow switch", switch, SHADOW_SWITCHES)
         if self.shadow_pages < MIN_SHADOW_PAGES:
             least = MIN_SHADOW_PAGES * PAGE_BYTES // KIB
             raise UsageError(f"shadow memory of {self.shadow_pages * PAGE_BYTES // KIB}K: at least {least}K are needed")
@@ -144,6 +172,5 @@ class VmConfig:
         known = [item.name for item in fields(cls)]
         for key in values:
             if key not in known:
-                msg = f"unknown setting '{key}': known are {', '.join(known)}"
-                raise UsageError(msg)
+                raise unknown("setting", key, known)
         return cls(**values)

@@ -335,6 +335,9 @@ def main() -> int:
         return 2
     try:
         out_dir = Path(sys.argv[1])
+        if out_dir.exists() and any(out_dir.iterdir()):
+            print(f"build.py: {out_dir}: is not empty; files of the same names would be lost", file=sys.stderr)
+            return 1
         for path in [*build(out_dir), *build_systems(out_dir), *build_suite(out_dir / "suite")]:
             print(path)
     except BuildError as error:

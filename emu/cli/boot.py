@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-import numpy as np
 from rich.console import Console as RichConsole
 from rich.table import Table
 
+from emu.cli.boot_options import AT_END, BootOptions
 from emu.cli.compiling import prepare_native_code
 from emu.cli.console import HostConsole, write_out
-from emu.config import VmConfig
+from emu.cli.trace_output import trace_output
 from emu.devices import vga
 from emu.devices.ata import DriveCounts
 from emu.devices.balloon import Balloon
@@ -27,8 +22,6 @@ from emu.machine import crash
 from emu.trace import counters
 from emu.vm import launch
 
-STANDARD_ERROR = "-"
-AT_END = "end"
 STATUS_LIMIT, STATUS_TRIPLE_FAULT, STATUS_HALTED, STATUS_RESET, STATUS_UNSUPPORTED, STATUS_INTERRUPTED = (
     124,
     80,
@@ -39,65 +32,11 @@ STATUS_LIMIT, STATUS_TRIPLE_FAULT, STATUS_HALTED, STATUS_RESET, STATUS_UNSUPPORT
 )
 
 
-@dataclass(frozen=True)
-class BootOptions:
-    """What the command line asks for."""
-
-    guest: str | None
-    boot_disk: Path | None  # either this or `guest`
-    disk: str | None  # as `launch.open_disk` takes it
-    config: VmConfig
-    append: str
-    modules: tuple[Path, ...]
-    insn_limit: int | None
-    time_limit: int | None  # of virtual time, in instructions
-    trace: str | None  # a file, STANDARD_ERROR, or no trace
-    tables: str | None  # AT_END or a virtual time
-    as_json: bool
-    raw_exit: bool
-    no_reboot: bool
-    shows_screen: bool
-    quiet: bool
-
-
 def what_to_boot(options: BootOptions) -> launch.Boot:
     """The image that the command line names; raises UsageError when there is none."""
     if options.boot_disk is not None:
         return launch.Boot(launch.find_disk(options.boot_disk), is_disk=True)
     return launch.Boot(launch.find_image(options.guest or ""), options.append, options.modules)
-
-
-@contextlib.contextmanager
-def trace_output(target: str | None) -> Iterator[Callable[[np.ndarray], None] | None]:
-    """A function that writes event records as text to `target`; raises OutputError when it cannot."""
-    if target is None:
-        yield None
-        return
-    from emu.trace import text  # noqa: PLC0415  (loads Capstone: only for a trace)
-
-    try:
-        with contextlib.ExitStack() as stack:
-            stream: TextIO = sys.stderr
-            if target == STANDARD_ERROR and sys.stderr is None:
-                raise OutputError("standard error: cannot write the trace (it is closed)")
-            if target != STANDARD_ERROR:
-                stream = stack.enter_context(Path(target).open("w", encoding="utf-8"))
-
-            def write(records: np.ndarray) -> None:
-                try:
-                    stream.writelines(line + "\n" for line in text.lines(records))
-                except OSError as error:
-                    raise _lost_trace(target, error) from error
-
-            crash.at_crash(stream.flush)
-            yield write
-    except OSError as error:
-        raise _lost_trace(target, error) from error
-
-
-def _lost_trace(target: str, error: OSError) -> OutputError:
-    name = "standard error" if target == STANDARD_ERROR else target
-    return OutputError(f"{name}: cannot write the trace ({(error.strerror or str(error)).lower()})")
 
 
 def boot(options: BootOptions) -> int:
@@ -114,7 +53,7 @@ def boot(options: BootOptions) -> int:
     failures: list[BaseException] = []
     stop = None
     try:
-        with trace_output(options.trace) as on_events:
+        with trace_output(options.trace, options.selection, console) as on_events:
             vm = launch.new_machine(config, files, console, on_events, disk)
             vm.no_reboot = options.no_reboot
             crash.at_crash(vm.flush_events)
@@ -169,9 +108,9 @@ def _reports(vm: Any, stop: Any, options: BootOptions, status: int) -> list[Call
 
 
 def _run(vm: Any, options: BootOptions) -> Any:
-    if options.tables in (None, AT_END):
+    if options.tables is None or options.tables == AT_END:
         return vm.run(limit=options.insn_limit, time_limit=options.time_limit)
-    vm.run_until(int(options.tables or 0), limit=options.insn_limit, time_limit=options.time_limit)
+    vm.run_until(int(options.tables), limit=options.insn_limit, time_limit=options.time_limit)
     _print_tables(vm)
     return vm.run(limit=options.insn_limit, time_limit=options.time_limit)
 
@@ -265,8 +204,8 @@ def _disk_line(counts: DriveCounts) -> str:
 
 
 def _print_tables(vm: Any) -> None:
-    from emu.trace import tables_text  # noqa: PLC0415
-    from emu.vm import tables  # noqa: PLC0415
+    from emu.trace import tables_text
+    from emu.vm import tables
 
     vm.flush_events()
     title = f"page tables at virtual time {vm.virtual_time}, CR3 {vm.guest_cr3:08x}, {vm.config.mmu} paging"

@@ -16,6 +16,7 @@ from emu.cli.console import write_out
 from emu.config import Mmu, VmConfig
 from emu.errors import OutputError, UsageError
 from emu.machine.native import CACHE
+from emu.suggestions import unknown
 from emu.suite import cases as suite_cases
 from emu.suite import qemu, report
 from emu.suite.pool import Pool
@@ -48,7 +49,7 @@ def parse_mmus(text: str) -> tuple[Mmu, ...]:
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in tuple(Mmu):
-            raise UsageError(f"unknown MMU '{name}': known are {', '.join(Mmu)}")
+            raise unknown("MMU", name, Mmu)
     return tuple(mmu for mmu in Mmu if mmu in names)
 
 

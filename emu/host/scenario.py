@@ -10,11 +10,11 @@ from typing import Any
 from emu import tomlfile
 from emu.config import MAX_MEMORY_BYTES, MICROSECONDS, MIN_MEMORY_BYTES, Mmu
 from emu.diskimage.layout import BLOCK, FIRST_BLOCK
-from emu.errors import UsageError
+from emu.suggestions import unknown
 from emu.tomlfile import Document, Reader, Table, WrongValueError
 from emu.tomlvalues import duration, line, number, one_of, shown, size, size_text, switch
 from emu.units import GIB, MIB, PAGE_BYTES
-from emu.wording import quoted, suggestion
+from emu.wording import quoted
 
 BUILTIN = Path(__file__).resolve().parent / "scenarios"
 DEFAULT_RATE = 10_000_000  # instructions of a virtual second
@@ -115,9 +115,7 @@ def find(name: str) -> Path:
         return known[name]
     path = Path(name)
     if not path.exists():
-        near = suggestion(name, known)
-        hint = near if "did you mean" in near else ""
-        raise UsageError(f"unknown scenario '{name}': neither a file nor one of {', '.join(known)}{hint}")
+        raise unknown("scenario", name, known, but="neither a file nor one of")
     return path
 
 

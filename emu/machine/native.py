@@ -79,6 +79,7 @@ PYTHON_ONLY = frozenset(
     limits.py
     loader.py
     msr.py
+    outputs.py
     outside.py
     reclaim.py
     regfile.py
@@ -88,6 +89,7 @@ PYTHON_ONLY = frozenset(
     sharing.py
     state.py
     states.py
+    suggestions.py
     swap_area.py
     swap_disk.py
     swap_space.py

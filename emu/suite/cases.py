@@ -97,8 +97,10 @@ def find_suites(paths: list[Path]) -> list[Path]:
             if not below:
                 raise UsageError(f"{path}: no {FILE_NAME} in this folder or below it")
             found += below
-        elif path.exists():
+        elif path.is_file():
             found.append(path)
+        elif path.exists():
+            raise UsageError(f"{path}: neither a file nor a folder")
         else:
             raise UsageError(f"{path}: no such file or folder")
     return list(dict.fromkeys(found))

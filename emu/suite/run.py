@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emu import events
+from emu import events, images
 from emu.config import Mmu, VmConfig, parse_balloon
 from emu.devices.board import COM1_BASE
 from emu.errors import explain
 from emu.events import Kind, Outcome
+from emu.trace.selection import Selection, Selector
 from emu.vm import launch
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def run_guest(
     disk: Path | int | None = None,
     balloon: str = "",
 ) -> Finished:
-    """Boot and run to the end, or to `limit` of virtual time; keep all events of `groups`, or only the last few.
+    """Boot and run to the end, or to `limit` of virtual time; keep all events of `groups`, or only the last few of the guest's own.
 
     `disk` is a file, of which the guest gets a copy in memory, or the size of an empty one; `balloon` has targets as `parse_balloon` takes them.
     A reset by the guest is an end, and so is an error of emu (`Outcome.FAILED`). Raises EmuError where the image cannot be booted.
@@ -64,11 +65,14 @@ def run_guest(
 
     kept: list[np.ndarray] = []
 
+    select = Selector(Selection(groups), images.firmware())
+
     def keep(records: np.ndarray) -> None:
-        kept.append(records)
-        if last_events is not None:
-            kept[-1] = records[~_is_of_serial_line(records)]
-            kept[:] = [np.concatenate(kept)[-last_events:]]
+        if last_events is None:
+            kept.append(records)
+        else:
+            chosen = select(records)
+            kept[:] = [np.concatenate([*kept, chosen[~_is_of_serial_line(chosen)]])[-last_events:]]
 
     plan = parse_balloon(balloon, VmConfig.insns_per_second)
     settings = {"memory_bytes": memory_bytes, "mmu": mmu, "events": groups, "shadow_switches": switches, "balloon_plan": plan}

@@ -98,7 +98,7 @@ def _cr3(r: np.void) -> str:
 
 def _stop(r: np.void) -> str:
     outcome = OUTCOMES[int(r["info"])]
-    return f"{outcome} with value {r['va']:x}" if outcome is Outcome.EXITED else str(outcome)
+    return f"{outcome} with value {r['va']}" if outcome is Outcome.EXITED else str(outcome)
 
 
 DETAILS: dict[Kind, Callable[[np.void], str]] = {

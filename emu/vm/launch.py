@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from emu.devices import disk
 from emu.devices.disk import Disk
 from emu.errors import UsageError
 from emu.machine.memory import MachineMemory
+from emu.suggestions import unknown
 from emu.units import PAGE_BYTES
 from emu.vm import loader
 
@@ -43,9 +45,10 @@ def find_image(guest: str) -> Path:
     if guest in known:
         return known[guest]
     path = Path(guest)
-    if path.exists() or "/" in guest:
-        return path
-    raise UsageError(f"unknown guest '{guest}': neither a file nor one of {', '.join(known)}")
+    with contextlib.suppress(OSError):  # a name that no file can have
+        if "/" in guest or path.exists():
+            return path
+    raise unknown("guest", guest, [*known, *(info.name for info in images.disks())], but="neither a file nor one of")
 
 
 def find_disk(disk: Path) -> Path:
