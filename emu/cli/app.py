@@ -68,7 +68,8 @@ def boot(
         Path | None, typer.Option(metavar="FILE", help="Boot from this disk image, in real mode, instead of a kernel.")
     ] = None,
     disk: Annotated[
-        str | None, typer.Option(metavar="FILE[,readonly]", help="Attach a disk: a raw image, or memory:SIZE for an empty one.")
+        list[str] | None,
+        typer.Option(metavar="FILE[,readonly]", help="Attach a disk: a raw image, or memory:SIZE for an empty one; repeatable."),
     ] = None,
     disk_latency: Annotated[str, typer.Option(help="Virtual time of each disk command.")] = f"{DEFAULTS.disk_latency_us}us",
     disk_bandwidth: Annotated[
@@ -119,7 +120,7 @@ def boot(
     options = BootOptions(
         guest=guest,
         boot_disk=boot_disk,
-        disk=disk,
+        disks=tuple(disk or ()),
         config=config,
         append=append,
         modules=tuple(module or ()),
