@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -23,7 +24,7 @@ from emu.devices.uart import Uart
 from emu.devices.vga import Vga
 
 COM1_BASE = 0x3F8
-IRQ_TIMER, IRQ_COM1, IRQ_RTC, IRQ_IDE = 0, 4, 8, 14
+IRQ_TIMER, IRQ_COM1, IRQ_RTC, IRQ_IDE = 0, 4, 8, (14, 15)
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class BoardSettings:
     memory_bytes: int
     start_time: int  # of the RTC, seconds since 1970 UTC
     firmware_files: Mapping[str, bytes]  # fw_cfg files by name
-    drive: DriveSettings | None = None  # of the first IDE channel
+    drives: tuple[DriveSettings, ...] = ()  # of the IDE channels: two of the first, two of the second
 
 
 class Timed(Protocol):
@@ -100,11 +101,9 @@ class Board:
         self.pci = pci.PciBus()
         self.ports.register(pci.ADDRESS_PORTS, self.pci, sizes=pci.PciBus.ADDRESS_SIZES)
         self.ports.register(pci.DATA_PORTS, self.pci, sizes=pci.PciBus.DATA_SIZES)
-        drive_irq = lambda high: self.set_line(IRQ_IDE, high)  # noqa: E731
-        self.ide = Ide(self.ports, self.pci.ide, settings.drive, clock, rate, memory, drive_irq)
-        self._timed: list[Timed] = [self.pit, self.rtc, self.apic]
-        if self.ide.drive is not None:
-            self._timed.append(self.ide.drive)
+        drive_irqs = [functools.partial(self.set_line, irq) for irq in IRQ_IDE]
+        self.ide = Ide(self.ports, self.pci.ide, settings.drives, clock, rate, memory, drive_irqs)
+        self._timed: list[Timed] = [self.pit, self.rtc, self.apic, *self.ide.timed]
         self.ports.register(debug.EXIT_PORTS, debug.DebugExit(signals.exit), sizes=debug.DebugExit.SIZES)
         self.ports.register(debug.CONSOLE_PORTS, debug.DebugConsole(signals.debug_output))
         self.reset()

@@ -122,7 +122,6 @@ class HostedVm:
 
     def break_something(self, fault: str) -> None:
         """A fault of the scenario: an exception, a reset, or a disk that is broken from now on (until `none`)."""
-        drive = self.vm.board.ide.drive
         if fault in EXCEPTIONS:
             self.vm.inject_fault(EXCEPTIONS[fault])
         elif fault == "reset":
@@ -131,8 +130,9 @@ class HostedVm:
             self.swap.fails_to_write = True
         elif fault == "swap-read":
             self.swap.fails_to_read = True
-        elif drive is not None and fault in ("disk", "none"):
-            drive.is_broken = fault == "disk"
+        elif fault in ("disk", "none"):
+            for drive in self.vm.board.ide.drives:
+                drive.is_broken = fault == "disk"
         if fault == "none":
             self.swap.fails_to_read = self.swap.fails_to_write = False
 

@@ -74,6 +74,7 @@ PYTHON_ONLY = frozenset(
     exit_checks.py
     exits.py
     hashing.py
+    hostfile.py
     images.py
     launch.py
     limits.py

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,12 +54,12 @@ def run_guest(
     groups: frozenset[str] = frozenset(),
     last_events: int | None = None,
     switches: frozenset[str] = frozenset(),
-    disk: Path | int | None = None,
+    disks: Sequence[Path | int] = (),
     balloon: str = "",
 ) -> Finished:
     """Boot and run to the end, or to `limit` of virtual time; keep all events of `groups`, or only the last few of the guest's own.
 
-    `disk` is a file, of which the guest gets a copy in memory, or the size of an empty one; `balloon` has targets as `parse_balloon` takes them.
+    `disks` are files, of which the guest gets copies in memory, and sizes of empty ones; `balloon` has targets as `parse_balloon` takes them.
     A reset by the guest is an end, and so is an error of emu (`Outcome.FAILED`). Raises EmuError where the image cannot be booted.
     """
     from emu.trace.counters import counters
@@ -79,7 +80,7 @@ def run_guest(
     config = VmConfig.from_mapping(settings)
     console = launch.RecordingConsole()
     files = launch.boot_files(what, memory_bytes)
-    vm = launch.new_machine(config, files, console, keep, None if disk is None else launch.scratch_disk(disk))
+    vm = launch.new_machine(config, files, console, keep, launch.scratch_disks(disks, what))
     vm.no_reboot = True
     try:
         stop = _run_to(vm, limit)

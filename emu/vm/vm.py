@@ -62,14 +62,14 @@ INPUT_INSNS = 1000  # between two bytes of serial input: about 100,000 baud
 
 
 class VirtualMachine:
-    """A guest and what it runs on. `memory` is the machine's; `number` tells VMs apart in it; `close` closes the disk.
+    """A guest and what it runs on. `memory` is the machine's; `number` tells VMs apart in it; `close` closes the disks.
 
     A VM with a `host` takes frames between slices only: when its reserve runs short `run_until` returns early, and `is_starved` is true
     until the host has filled it.
     """
 
     WIRING: ClassVar = frozenset(
-        {"config", "control", "registers", "console", "no_reboot", "firmware_files", "disk"}
+        {"config", "control", "registers", "console", "no_reboot", "firmware_files", "disks"}
         | {"_host", "_words", "_on_events", "_failure", "_dma", "_called_back", "_context"}
     )
 
@@ -82,7 +82,7 @@ class VirtualMachine:
         firmware_files: dict[str, bytes],
         console: Console,
         on_events: Callable[[np.ndarray], None] | None = None,
-        disk: Disk | None = None,
+        disks: Sequence[Disk] = (),
         number: int = 1,
         host: HostSide | None = None,
     ) -> None:
@@ -119,10 +119,10 @@ class VirtualMachine:
             memory_bytes=config.memory_bytes,
             start_time=config.start_time,
             firmware_files=firmware_files,
-            drive=None if disk is None else drive_settings(disk, config),
+            drives=tuple(drive_settings(disk, number, config) for number, disk in enumerate(disks, 1)),
         )
         self.firmware_files = firmware_files
-        self.disk = disk
+        self.disks = tuple(disks)
         self._dma = dma.DmaMemory(memory, self.control, self.write_physical, self._refill_now)
         self.board = Board(settings, clock=self, memory=self, signals=self)
         pages = BalloonPages(self.state.give_back, self.control, self.read_physical, self.write_physical)
@@ -586,14 +586,14 @@ class VirtualMachine:
         self.flush_events()
 
     def close(self) -> None:
-        """Give all frames back to the machine, and the engine's memory and the disk to the host."""
+        """Give all frames back to the machine, and the engine's memory and the disks to the host."""
         self.state.release()
         self.cpu.engine.drop_code()
-        if self.disk is not None:
-            self.disk.close()
+        for disk in self.disks:
+            disk.close()
 
 
-def drive_settings(disk: Disk, config: VmConfig) -> DriveSettings:
-    """A drive as the configuration has it."""
+def drive_settings(disk: Disk, number: int, config: VmConfig) -> DriveSettings:
+    """A drive as the configuration has it; `number` tells it from the VM's others."""
     latency_insns = config.disk_latency_us * config.insns_per_second // MICROSECONDS
-    return DriveSettings(disk, latency_insns, config.disk_bytes_per_second)
+    return DriveSettings(disk, latency_insns, config.disk_bytes_per_second, f"EM{number:05}")
