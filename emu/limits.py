@@ -6,8 +6,9 @@ import resource
 
 from emu.units import MIB
 
-# Python with its libraries takes 400 MiB of address space, a VM with the default memory 130, compiling for the first time another 250.
+# Python with its libraries takes 400 MiB of address space, and a VM with the default memory 130.
 LEAST_ADDRESS_SPACE = 576 * MIB
+COMPILING_ADDRESS_SPACE = 1200 * MIB  # the compiler
 
 
 def address_space() -> int | None:
@@ -16,10 +17,10 @@ def address_space() -> int | None:
     return None if limit == resource.RLIM_INFINITY else limit
 
 
-def is_address_space_short() -> bool:
-    """Whether it is so little that libraries end the process while they are loaded, each in a way of its own."""
+def is_address_space_short(needed: int = LEAST_ADDRESS_SPACE) -> bool:
+    """Whether it is so little that libraries end the process, each in a way of its own."""
     limit = address_space()
-    return limit is not None and limit < LEAST_ADDRESS_SPACE
+    return limit is not None and limit < needed
 
 
 def limit_in_words() -> str:

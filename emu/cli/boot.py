@@ -73,7 +73,7 @@ def boot(options: BootOptions) -> int:
             show()
         except Exception as error:  # noqa: BLE001  (what else there is to say is still said)
             failures.append(error)
-    if failures:
+    if failures and not isinstance(failures[0], KeyboardInterrupt):
         raise failures[0]
     return status
 
