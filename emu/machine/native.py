@@ -84,6 +84,7 @@ PYTHON_ONLY = frozenset(
     outside.py
     reclaim.py
     regfile.py
+    regular.py
     replacing.py
     sampling.py
     saving.py

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emu.config import Mmu, parse_size
-from emu.errors import UsageError
+from emu.errors import EmuError, UsageError
 from emu.events import GROUPS
 from emu.suite.cases import DEFAULT_LIMIT
-from emu.suite.run import Finished, run_guest
+from emu.suite.run import Finished, Limits, run_guest
 from emu.vm import launch
 
 
@@ -51,12 +51,15 @@ class Request:
 
 
 def run_request(request: Request) -> Finished:
-    """Run it; raises EmuError."""
-    return run_guest(
+    """Run it; raises EmuError, also if it prints or does more than is kept."""
+    finished = run_guest(
         request.what,
         memory_bytes=request.memory_bytes,
         mmu=request.mmu,
-        limit=request.limit,
+        limits=Limits(request.limit),
         groups=request.groups,
         disks=request.disks,
     )
+    if finished.cut_off:
+        raise EmuError(f"{request.what.image}: {finished.cut_off}")
+    return finished
