@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 
 from emu.errors import EmuError, printable
@@ -10,6 +11,7 @@ from emu.errors import EmuError, printable
 STATUS_USAGE = 2
 STATUS_OUTPUT = 74
 STATUS_INTERRUPTED = 130
+STANDARD_ERROR = 2  # a descriptor
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,6 +47,14 @@ def complain(message: str, status: int) -> int:
     return status
 
 
+def hold_standard_descriptors() -> None:
+    """Have descriptors 0 to 2 lead somewhere. A snapshot or a disk image that was opened in place of a closed one would get what C writes to it."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
+        pass
+    os.close(descriptor)
+
+
 def run() -> None:
     """The console script."""
+    hold_standard_descriptors()
     sys.exit(main())

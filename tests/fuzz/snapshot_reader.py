@@ -15,6 +15,7 @@ import tempfile
 import zipfile
 from functools import cache
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -210,7 +211,7 @@ def _change_array(rng: random.Random, members: dict[str, bytes]) -> None:
     try:
         contents = _contents(members[name])
         array = np.lib.format.read_array(io.BytesIO(contents), allow_pickle=False).copy()
-    except (KeyError, ValueError, OSError):
+    except (KeyError, ValueError, OSError, TokenError):  # changed before
         return
     if rng.randrange(6) == 0:
         header = contents[: contents.index(b"\n") + 1]
@@ -228,6 +229,8 @@ def _change_numbers(rng: random.Random, array: np.ndarray) -> None:
         return
     field = rng.choice(list(flat.dtype.names)) if flat.dtype.names else None
     numbers = flat[field] if field else flat
+    if numbers.dtype.kind not in "iu":
+        return
     info = np.iinfo(numbers.dtype)
     for _ in range(rng.choice((1, 3, 30))):
         at = rng.randrange(min(flat.size, 64)) if rng.randrange(2) else rng.randrange(flat.size)
