@@ -14,6 +14,7 @@ from emu.units import MIB
 STATUS_MEMORY = MachineMemoryError.exit_status
 STATUS_OUTPUT = 74
 STATUS_INTERRUPTED = 130
+STANDARD_ERROR = 2  # a descriptor
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,6 +55,14 @@ def complain(message: str, status: int) -> int:
     return status
 
 
+def hold_standard_descriptors() -> None:
+    """Have descriptors 0 to 2 lead somewhere. A snapshot or a disk image that was opened in place of a closed one would get what C writes to it."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
+        pass
+    os.close(descriptor)
+
+
 def run() -> None:
     """The console script."""
+    hold_standard_descriptors()
     sys.exit(main())

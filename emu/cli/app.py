@@ -258,7 +258,9 @@ def host(
         str, typer.Option(metavar="N", help="VMs that run at once; the result is the same with any number.")
     ] = "2",
     seconds: Annotated[str | None, typer.Option(metavar="TIME", help="End at this virtual time, such as 20s.")] = None,
-    top: Annotated[bool, typer.Option("--top", help="Show a live table of the VMs, in place of what they print.")] = False,
+    top: Annotated[
+        bool, typer.Option("--top", help="Show a live table of the VMs (h: its keys), in place of what they print.")
+    ] = False,
     log: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a row a VM and virtual second, as Parquet.")] = None,
     swap: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Keep the swap areas in files there, not in the host's memory.")
@@ -297,6 +299,7 @@ def host(
         return Request(None, host_options.list_scenarios)
     options = host_options.HostOptions(
         scenario=None if scenario is None else host_options.find_scenario(scenario),
+        scenario_file=None if scenario is None else host_options.scenario_file(scenario),
         resume=resume,
         save=save,
         save_every_us=_period(save_every, "--save-every"),
