@@ -11,6 +11,7 @@ from typing import Any
 
 from emu import images
 from emu.config import Mmu, VmConfig, parse_balloon, parse_size
+from emu.devices.ide import MAX_DRIVES
 from emu.errors import UsageError
 from emu.events import CATALOGUE, GROUPS, Outcome
 from emu.trace.counters import SHADOW_COUNTERS
@@ -266,7 +267,10 @@ class _Reader:
 
     def attached_disks(self, key: str, value: Any) -> tuple[Path | int, ...]:
         """One, or a list."""
-        return tuple(self.attached_disk(key, item) for item in (value if isinstance(value, list) else [value]))
+        items = value if isinstance(value, list) else [value]
+        if len(items) > MAX_DRIVES:
+            raise self.fail(f"{key}: {len(items)} disks: at most {MAX_DRIVES} can be attached")
+        return tuple(self.attached_disk(key, item) for item in items)
 
     def attached_disk(self, key: str, value: Any) -> Path | int:
         """A size, or a disk image beside the suite."""
