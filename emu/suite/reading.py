@@ -197,7 +197,10 @@ def _exists(path: Path) -> bool:
 
 def _attached_disks(folder: Path, value: Any) -> tuple[Path | int, ...]:
     """One, or a list."""
-    return tuple(_attached_disk(folder, item) for item in (value if isinstance(value, list) else [value]))
+    items = value if isinstance(value, list) else [value]
+    if len(items) > MAX_DRIVES:
+        raise WrongValueError(f"{len(items)} disks: at most {MAX_DRIVES} can be attached")
+    return tuple(_attached_disk(folder, item) for item in items)
 
 
 def _attached_disk(folder: Path, value: Any) -> Path | int:

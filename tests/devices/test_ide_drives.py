@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import struct
 
@@ -10,6 +11,7 @@ import pytest
 
 from emu.devices.ide import MAX_DRIVES
 from emu.errors import UsageError
+from emu.saving import Giver, Taker
 from tests.devices.helpers import Bench, BenchDisk
 from tests.devices.ide_driver import (
     ABRT,
@@ -198,6 +200,27 @@ def test_an_absent_second_drive_reads_as_nothing() -> None:
     assert bench.read(bench.port(3, MID)) == 0x5A  # drive 2 took it, as in QEMU
     assert bench.read(bench.port(3, ERROR)) == 0
     bench.board.check()
+
+
+def test_a_snapshot_has_all_drives_in_the_middle_of_what_they_do(bench: FourDrives) -> None:
+    bench.command(1, SET_MULTIPLE, count=4)
+    bench.command(0, READ, lba=1)
+    bench.command(3, READ, lba=2)
+    bench.run_for(LONG)
+    half = bench.take(3)[:100]
+    bench.command(2, IDENTIFY)
+    taker = Taker()
+    saved = json.loads(json.dumps(taker.take(bench.board.ide)))
+    other = FourDrives()
+    other.clock.time = bench.clock.time
+    Giver(taker.arrays).give(other.board.ide, saved)
+    other.board.check()
+    assert half == b"\x32" * 100
+    assert other.take(0) == bench.take(0) == b"\x01" * 512
+    assert other.take(2) == bench.take(2)
+    for one in (bench, other):
+        one.command(1, IDENTIFY)
+        assert struct.unpack("<256H", one.take(1))[59] == 0x104
 
 
 def test_five_disks_are_too_many() -> None:
