@@ -25,7 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     from emu.cli.app import app, normalize  # noqa: PLC0415
 
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's library takes memory for each of its threads, and emu multiplies no matrices
+    # NumPy's library takes memory for each of its threads, and emu multiplies no matrices.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         given = normalize(sys.argv[1:] if arguments is None else arguments)
         status = app(given or ["--help"], prog_name="emu", standalone_mode=False)

@@ -33,9 +33,7 @@ class FwCfg:
     PORTS = (range(PORT_SELECTOR, PORT_DATA + 1), range(PORT_DMA_HIGH, PORT_DMA_LOW + 4))
     SIZES = (1, 2, 4)
 
-    def __init__(
-        self, files: Mapping[str, bytes], memory_bytes: int, memory: GuestMemory, moved: Callable[[int], None]
-    ) -> None:
+    def __init__(self, files: Mapping[str, bytes], memory_bytes: int, memory: GuestMemory, moved: Callable[[int], None]) -> None:
         self._memory = memory
         self._moved = moved
         self._memory_bytes = memory_bytes

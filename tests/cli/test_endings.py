@@ -22,30 +22,36 @@ LOAD = 0x10_0000
 # What goes wrong, as a statement put before `emu` runs, and the last line and status that it must end with.
 INJECTED = {
     "broken invariant": (
-        "from emu.errors import BrokenInvariantError\n"
-        "from emu.machine import vmcb\nfrom emu.vm import exits\n"
-        "def fail(context): raise BrokenInvariantError('a test says so')\n"
-        "exits.EXITS[vmcb.EXIT_CPUID] = fail",
+        (
+            "from emu.errors import BrokenInvariantError\n"
+            "from emu.machine import vmcb\nfrom emu.vm import exits\n"
+            "def fail(context): raise BrokenInvariantError('a test says so')\n"
+            "exits.EXITS[vmcb.EXIT_CPUID] = fail"
+        ),
         "emu: a test says so",
         70,
     ),
     "engine": (
-        "from emu.machine import engine\n"
-        "real, calls = engine.uclib.uc_emu_start, []\n"
-        "class Library:\n"
-        "    def __getattr__(self, name): return getattr(lib, name)\n"
-        "    def uc_emu_start(self, *arguments):\n"
-        "        calls.append(1)\n"
-        "        return real(*arguments) if len(calls) < 4 else 10\n"
-        "lib, engine.uclib = engine.uclib, Library()",
+        (
+            "from emu.machine import engine\n"
+            "real, calls = engine.uclib.uc_emu_start, []\n"
+            "class Library:\n"
+            "    def __getattr__(self, name): return getattr(lib, name)\n"
+            "    def uc_emu_start(self, *arguments):\n"
+            "        calls.append(1)\n"
+            "        return real(*arguments) if len(calls) < 4 else 10\n"
+            "lib, engine.uclib = engine.uclib, Library()"
+        ),
         "emu: the engine stopped with error 10 at ",
         70,
     ),
     "machine memory": (
-        "from emu.errors import MachineMemoryError\n"
-        "from emu.machine import vmcb\nfrom emu.vm import exits\n"
-        "def fail(context): raise MachineMemoryError('no frame left')\n"
-        "exits.EXITS[vmcb.EXIT_CPUID] = fail",
+        (
+            "from emu.errors import MachineMemoryError\n"
+            "from emu.machine import vmcb\nfrom emu.vm import exits\n"
+            "def fail(context): raise MachineMemoryError('no frame left')\n"
+            "exits.EXITS[vmcb.EXIT_CPUID] = fail"
+        ),
         "emu: no frame left",
         72,
     ),
@@ -73,7 +79,9 @@ def emu_with(statements: str, *arguments: str | Path) -> subprocess.CompletedPro
     """Run the command with a fault put into it."""
     program = f"{statements}\nfrom emu.cli import run\nrun()"
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=ROOT, timeout=LIMIT_S, check=False)
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=ROOT, timeout=LIMIT_S, check=False
+    )
 
 
 @pytest.mark.parametrize("case", INJECTED)
@@ -93,7 +101,7 @@ def test_an_error_of_emu_loses_nothing(case: str, tmp_path: Path) -> None:
     assert "hidden-fault" in events
 
 
-def test_a_full_disk_under_the_trace_loses_neither_summary_nor_line(tmp_path: Path) -> None:
+def test_a_full_disk_under_the_trace_loses_neither_summary_nor_line() -> None:
     run = emu("boot", "paging", "--trace=/dev/full", "--json")
     lines = run.stderr.splitlines()
     assert lines[-1] == "emu: /dev/full: cannot write the trace (no space left on device)"
@@ -140,7 +148,6 @@ def test_a_failed_case_of_a_suite_shows_what_led_to_the_error(tmp_path: Path) ->
     assert any("hidden-fault" in line for line in lines[2:])
 
 
-
 def test_an_error_of_the_host_loses_neither_log_nor_summary(tmp_path: Path) -> None:
     """The host fails after its second second; the log has both."""
     import pyarrow.parquet as pq
@@ -164,7 +171,9 @@ def test_an_error_of_the_host_loses_neither_log_nor_summary(tmp_path: Path) -> N
 
 def test_an_error_in_one_vm_of_a_host_ends_that_vm(tmp_path: Path) -> None:
     scenario = tmp_path / "two.toml"
-    scenario.write_text('memory = "64M"\n[[vm]]\nname = "vm"\ncount = 2\nmemory = "16M"\nappend = \'quiet run="idle seconds=1"\'\n')
+    scenario.write_text(
+        'memory = "64M"\n[[vm]]\nname = "vm"\ncount = 2\nmemory = "16M"\nappend = \'quiet run="idle seconds=1"\'\n'
+    )
     statements = (
         "from emu.vm.vm import VirtualMachine\nreal = VirtualMachine._go_on\n"
         "def go_on(self):\n"
@@ -251,7 +260,9 @@ def test_a_limit_ends_an_endless_loop_of_faults(limit: list[str], mmu: str, tmp_
 
 def test_ctrl_c_ends_an_endless_loop_of_faults(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from emu.cli import run; run()", "boot", str(flat_kernel(tmp_path, fault_loop(deep=True)))]
-    with subprocess.Popen([*command, "--tables=20000"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as run:
+    with subprocess.Popen(
+        [*command, "--tables=20000"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as run:
         assert run.stdout is not None
         os.read(run.stdout.fileno(), 1)  # the tables: it is at it
         run.send_signal(signal.SIGINT)

@@ -24,8 +24,45 @@ MSRS = (
 SELECTORS = (0, *range(8, 0x60, 8), 3, 0x4B, 0x53, 0x0C, 0x14, 0xFFF8, 0xFFFF)
 FLAGS = (1 << 8, 1 << 9, 1 << 10, 1 << 12, 3 << 12, 1 << 14, 1 << 16, 1 << 17, 1 << 18, 1 << 21, 0x8D5)
 DMA_READ, DMA_SKIP, DMA_SELECT, DMA_WRITE = 2, 4, 8, 16
-ODD_ADDRESSES = (0xA_0000, 0xB_8000, 0xC_0000, 0xF_0000, 0xF_FFF0, 0xFEC0_0000, 0xFEC0_0010, 0xFFFF_FFF0, 0x7F_FFFE, 0x80_0000, 0xE800_0000, 0)
-ATA_COMMANDS = (0x00, 0x08, 0x10, 0x20, 0x24, 0x25, 0x30, 0x34, 0x35, 0x40, 0x90, 0x91, 0xA1, 0xC4, 0xC5, 0xC6, 0xC8, 0xCA, 0xE0, 0xE7, 0xEA, 0xEC, 0xEF)
+ODD_ADDRESSES = (
+    0xA_0000,
+    0xB_8000,
+    0xC_0000,
+    0xF_0000,
+    0xF_FFF0,
+    0xFEC0_0000,
+    0xFEC0_0010,
+    0xFFFF_FFF0,
+    0x7F_FFFE,
+    0x80_0000,
+    0xE800_0000,
+    0,
+)
+ATA_COMMANDS = (
+    0x00,
+    0x08,
+    0x10,
+    0x20,
+    0x24,
+    0x25,
+    0x30,
+    0x34,
+    0x35,
+    0x40,
+    0x90,
+    0x91,
+    0xA1,
+    0xC4,
+    0xC5,
+    0xC6,
+    0xC8,
+    0xCA,
+    0xE0,
+    0xE7,
+    0xEA,
+    0xEC,
+    0xEF,
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +106,9 @@ class Grammar:
     def number(self) -> int:
         """Of 32 bits, often a special one."""
         if self.random.random() < 0.4:
-            return self.random.choice((0, 1, 0xFFFF_FFFF, 0x8000_0000, 0x7FFF_FFFF, 0x1000, 0xFFF, 1 << self.random.randrange(32)))
+            return self.random.choice(
+                (0, 1, 0xFFFF_FFFF, 0x8000_0000, 0x7FFF_FFFF, 0x1000, 0xFFF, 1 << self.random.randrange(32))
+            )
         return self.random.getrandbits(32)
 
     def place(self, *names: str) -> int:
@@ -93,7 +132,9 @@ class Grammar:
 
     def arithmetic(self) -> None:
         """ALU, moves, shifts, with an operand somewhere in memory."""
-        opcode = self.random.choice((0x00, 0x01, 0x09, 0x11, 0x21, 0x29, 0x31, 0x33, 0x39, 0x87, 0x88, 0x89, 0x8B, 0xD1, 0xD3, 0xF7, 0xFE, 0xFF))
+        opcode = self.random.choice(
+            (0x00, 0x01, 0x09, 0x11, 0x21, 0x29, 0x31, 0x33, 0x39, 0x87, 0x88, 0x89, 0x8B, 0xD1, 0xD3, 0xF7, 0xFE, 0xFF)
+        )
         field = self.random.randrange(8 if opcode < 0xF0 else 3)
         prefix = self.random.choice((b"", b"", b"", b"\xf0", b"\x66", b"\x65", b"\x2e"))
         if opcode == 0xF7:
@@ -106,9 +147,13 @@ class Grammar:
         if number == 0:
             value = 0x8000_0011 ^ self.random.choice((0, 1 << 16, 1 << 31, 1, 1 << 18, 1 << 30, 1 << 29, 8, 4, 0x20))
         elif number == 3:
-            value = self.random.choice((self.places.root, self.places.root, self.place("tables") & ~0xFFF, self.place() & ~0x1F, self.number()))
+            value = self.random.choice(
+                (self.places.root, self.places.root, self.place("tables") & ~0xFFF, self.place() & ~0x1F, self.number())
+            )
         elif number == 4:
-            value = 1 << self.random.randrange(22) | self.random.choice((0x20, 0x30, 0x10, 0xA0, 0x220, self.random.getrandbits(11)))
+            value = 1 << self.random.randrange(22) | self.random.choice(
+                (0x20, 0x30, 0x10, 0xA0, 0x220, self.random.getrandbits(11))
+            )
         else:
             value = self.number()
         if self.random.random() < 0.2:
@@ -126,13 +171,22 @@ class Grammar:
             self.out.set(ECX, number)
             self.out.raw(0x0F, 0x32)
         else:
-            self.out.write_msr(number, self.random.choice((self.number(), self.random.getrandbits(64), self.place(), 0xFEE0_0900, 0xD01)))
+            self.out.write_msr(
+                number, self.random.choice((self.number(), self.random.getrandbits(64), self.place(), 0xFEE0_0900, 0xD01))
+            )
 
     def segment(self) -> None:
         """Load a segment register, LDTR or TR, or look at a descriptor."""
         self.out.set(EAX, self.random.choice(SELECTORS))
         self.out.raw(
-            *self.random.choice(((0x8E, 0xC0 | self.random.choice((0, 2, 3, 4, 5)) << 3), (0x0F, 0x00, 0xC0 | self.random.randrange(2, 6) << 3), (0x0F, 0x02, 0xD8), (0x0F, 0x03, 0xD8)))
+            *self.random.choice(
+                (
+                    (0x8E, 0xC0 | self.random.choice((0, 2, 3, 4, 5)) << 3),
+                    (0x0F, 0x00, 0xC0 | self.random.randrange(2, 6) << 3),
+                    (0x0F, 0x02, 0xD8),
+                    (0x0F, 0x03, 0xD8),
+                )
+            )
         )
 
     def flags(self) -> None:
@@ -145,7 +199,9 @@ class Grammar:
 
     def table_store(self) -> None:
         """Change page tables as kernels do, and as none does."""
-        at = self.random.choice((self.places.root & ~0xFFF, self.place("tables") & ~0xFFF)) + self.random.choice((0, 8, 0x7F8, 0xFF8, self.random.randrange(0x1000)))
+        at = self.random.choice((self.places.root & ~0xFFF, self.place("tables") & ~0xFFF)) + self.random.choice(
+            (0, 8, 0x7F8, 0xFF8, self.random.randrange(0x1000))
+        )
         entry = self.entry()
         way = self.random.randrange(6)
         if way == 0:
@@ -157,7 +213,13 @@ class Grammar:
             self.out.set(EAX, entry)
             self.out.at(self.random.choice((b"\x87", b"\x0f\xc1", b"\x0f\xb1", b"\x09", b"\x21", b"\x31", b"\x89")), EAX, at)
         elif way == 3:
-            self.out.at(self.random.choice((b"\x80", b"\x83")), self.random.randrange(7), at, bytes([entry & 0xFF]), prefix=self.random.choice((b"", b"\xf0")))
+            self.out.at(
+                self.random.choice((b"\x80", b"\x83")),
+                self.random.randrange(7),
+                at,
+                bytes([entry & 0xFF]),
+                prefix=self.random.choice((b"", b"\xf0")),
+            )
         elif way == 4 and self.bits == 64:
             self.out.set64(EAX, entry)
             self.out.raw(0x48, 0x89, 0x04, 0x25, (at & 0xFFFF_FFFF).to_bytes(4, "little"))
@@ -170,7 +232,11 @@ class Grammar:
         self.out.set(EDI, self.place("tables") + self.random.choice((0, 0, 1, 2, -2)))
         self.out.set(ESI, self.place())
         self.out.set(EAX, self.entry())
-        self.out.raw(self.random.choice((b"\xf3\xab", b"\xf3\xa5", b"\xf3\xaa", b"\xab", b"\xa4", b"\xf3\x66\xab", b"\xf3\x67\xab", b"\xf2\xa4")))
+        self.out.raw(
+            self.random.choice(
+                (b"\xf3\xab", b"\xf3\xa5", b"\xf3\xaa", b"\xab", b"\xa4", b"\xf3\x66\xab", b"\xf3\x67\xab", b"\xf2\xa4")
+            )
+        )
 
     def invalidate(self) -> None:
         """INVLPG, WBINVD, CLFLUSH."""
@@ -201,7 +267,9 @@ class Grammar:
     def firmware_dma(self) -> None:
         """A transfer of fw_cfg, of any length to anywhere."""
         at = self.place("data") & ~0xF
-        control = self.random.choice((DMA_READ, DMA_SKIP, DMA_WRITE, DMA_SELECT | DMA_READ, 0x1F)) | self.random.randrange(0x30) << 16
+        control = (
+            self.random.choice((DMA_READ, DMA_SKIP, DMA_WRITE, DMA_SELECT | DMA_READ, 0x1F)) | self.random.randrange(0x30) << 16
+        )
         length = self.random.choice((0, 1, 16, 0x1000, 0x1_0001, 0x80_0000, 0xFFFF_FFFF))
         target = self.random.choice((self.place(), self.number(), 0xF_0000, 0xFEE0_0000))
         self.out.store_bytes(at, struct.pack(">IIQ", control, length, target))
@@ -216,7 +284,11 @@ class Grammar:
                 self.out.store(table + 8 * entry, self.random.choice((self.place(), self.number())))
                 self.out.store(table + 8 * entry + 4, self.random.choice((0x8000_0200, 0x200, 0x8000_0000, self.number())))
             self.out.out(0xC004, table, 4)
-        for port, value in ((0x1F6, 0xE0 | self.random.getrandbits(5)), (0x1F2, self.random.choice((0, 1, 8, 255))), (0x1F3, self.random.getrandbits(8))):
+        for port, value in (
+            (0x1F6, 0xE0 | self.random.getrandbits(5)),
+            (0x1F2, self.random.choice((0, 1, 8, 255))),
+            (0x1F3, self.random.getrandbits(8)),
+        ):
             self.out.out(port, value)
         self.out.out(0x1F7, self.random.choice(ATA_COMMANDS))
         if self.random.random() < 0.5:
@@ -240,7 +312,9 @@ class Grammar:
 
     def apic(self) -> None:
         """Registers of the local APIC and of the I/O APIC, aligned or not."""
-        register = self.random.choice((0x20, 0x80, 0xB0, 0xD0, 0xF0, 0x280, 0x300, 0x310, 0x320, 0x350, 0x380, 0x390, 0x3E0, 0xFFC, 0xFFE))
+        register = self.random.choice(
+            (0x20, 0x80, 0xB0, 0xD0, 0xF0, 0x280, 0x300, 0x310, 0x320, 0x350, 0x380, 0x390, 0x3E0, 0xFFC, 0xFFE)
+        )
         at = self.random.choice((0xFEE0_0000 + register, 0xFEC0_0000, 0xFEC0_0010, 0xFEE0_0000 + self.random.randrange(0x1000)))
         if self.random.random() < 0.3:
             self.out.at(b"\x8b", EAX, at)
@@ -287,7 +361,17 @@ class Grammar:
 
     def vector(self) -> None:
         """INT n, INT3, INTO, UD2."""
-        self.out.raw(*self.random.choice(((0xCD, self.random.choice((0x80, 6, 14, 2, 8, 3, 0x20, self.random.getrandbits(8)))), (0xCC,), (0xCE,), (0x0F, 0x0B), (0xF1,))))
+        self.out.raw(
+            *self.random.choice(
+                (
+                    (0xCD, self.random.choice((0x80, 6, 14, 2, 8, 3, 0x20, self.random.getrandbits(8)))),
+                    (0xCC,),
+                    (0xCE,),
+                    (0x0F, 0x0B),
+                    (0xF1,),
+                )
+            )
+        )
 
     def task(self) -> None:
         """CALL or JMP to a task, IRET with NT."""
@@ -296,17 +380,35 @@ class Grammar:
         elif self.random.random() < 0.6:
             self.out.far_jump(self.random.choice((0x30, 0x38, 0x58)), 0)
         else:
-            self.out.raw(*((0x66,) if self.bits == 16 else ()), 0x9A, struct.pack("<IH", self.number(), self.random.choice((0x30, 0x38, 0x58))))
+            self.out.raw(
+                *((0x66,) if self.bits == 16 else ()),
+                0x9A,
+                struct.pack("<IH", self.number(), self.random.choice((0x30, 0x38, 0x58))),
+            )
 
     def system_call(self) -> None:
         """SYSCALL, SYSENTER and the ways back, SWAPGS."""
         self.out.set(ECX, self.place("code"))
-        self.out.raw(0x0F, *self.random.choice(((0x05,), (0x34,), (0x07,), (0x35,), (0x01, 0xF8), (0xA2,), (0x31,), (0x01, 0xF9))))
+        self.out.raw(
+            0x0F, *self.random.choice(((0x05,), (0x34,), (0x07,), (0x35,), (0x01, 0xF8), (0xA2,), (0x31,), (0x01, 0xF9)))
+        )
 
     def fpu(self) -> None:
         """FPU and vectors, with operands across pages."""
         at = (self.place("data", "tables") & ~0xFFF) + self.random.choice((0, 0xE00, 0xFF8, 0xFFC))
-        opcode, field = self.random.choice(((b"\x0f\xae", 0), (b"\x0f\xae", 1), (b"\xdd", 6), (b"\xdd", 4), (b"\xd9", 7), (b"\x0f\x11", 0), (b"\x0f\x10", 1), (b"\xdb", 5), (b"\x0f\xae", 2)))
+        opcode, field = self.random.choice(
+            (
+                (b"\x0f\xae", 0),
+                (b"\x0f\xae", 1),
+                (b"\xdd", 6),
+                (b"\xdd", 4),
+                (b"\xd9", 7),
+                (b"\x0f\x11", 0),
+                (b"\x0f\x10", 1),
+                (b"\xdb", 5),
+                (b"\x0f\xae", 2),
+            )
+        )
         self.out.raw(*((0xDB, 0xE3) if self.random.random() < 0.3 else ()))
         self.out.at(opcode, field, at)
 
@@ -317,7 +419,11 @@ class Grammar:
             self.out.store(self.place("gdt", "idt", "tss"), self.number())
         elif kind == 1:
             at = self.place("data")
-            self.out.store(at, self.random.choice((0xFFF, 0x3FF, 0xFFFF, 0x67)) | self.random.choice((self.places.regions["idt"], self.number())) << 16)
+            self.out.store(
+                at,
+                self.random.choice((0xFFF, 0x3FF, 0xFFFF, 0x67))
+                | self.random.choice((self.places.regions["idt"], self.number())) << 16,
+            )
             self.out.at(b"\x0f\x01", self.random.choice((2, 3)), at)
         elif kind == 2:
             self.out.at(b"\x0f\x01", self.random.choice((0, 1, 4, 6)), self.place("data"))

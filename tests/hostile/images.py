@@ -70,11 +70,15 @@ class Image:
         other = 0x0000_8900_0000_0067 | (TSS + 0x100 & 0xFF_FFFF) << 16
         ldt = 0x0000_8200_0000_0027 | (GDT & 0xFF_FFFF) << 16
         gate = 0x0000_EC00_0000_0000 | CODE32 << 16 | HANDLERS & 0xFFFF | (HANDLERS >> 16) << 48
-        self._words(GDT, 0, 0x00CF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF, 0x0000_9B00_0000_FFFF | CODE << 16, 0x0000_9300_0000_FFFF)
+        self._words(
+            GDT, 0, 0x00CF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF, 0x0000_9B00_0000_FFFF | CODE << 16, 0x0000_9300_0000_FFFF
+        )
         self._words(GDT + CODE64, 0x00AF_9B00_0000_FFFF, task, other, ldt, 0x00CF_FB00_0000_FFFF, 0x00CF_F300_0000_FFFF, gate)
         for tss in (TSS, TSS + 0x100):
             self._words(tss, 0, STACK, DATA32, STACK, DATA32, STACK, DATA32, self._root(), size=4)
-            self._words(tss + 32, self._snippet(), 2, 0, 0, 0, 0, STACK, 0, 0, 0, DATA32, CODE32, *[DATA32] * 4, 0, 0x68 << 16, size=4)
+            self._words(
+                tss + 32, self._snippet(), 2, 0, 0, 0, 0, STACK, 0, 0, 0, DATA32, CODE32, *[DATA32] * 4, 0, 0x68 << 16, size=4
+            )
 
     def _root(self) -> int:
         return {"protected32": DIRECTORY32, "pae": POINTERS, "long": ROOT4}.get(self.mode, 0)
@@ -119,7 +123,9 @@ class Image:
         skip = self.random.choice((1, 1, 2, 3, 5, 7))
         drop = vector in FAULTS_WITH_CODE
         if self.mode == "real":
-            return b"\x55\x89\xe5\x83\x46\x02" + bytes([skip]) + b"\x5d\xcf"  # push bp; mov bp,sp; add word [bp+2],n; pop bp; iret
+            return (
+                b"\x55\x89\xe5\x83\x46\x02" + bytes([skip]) + b"\x5d\xcf"
+            )  # push bp; mov bp,sp; add word [bp+2],n; pop bp; iret
         if self.mode == "long":
             tail = b"\x48\x83\x04\x24" + bytes([skip]) + b"\x48\xcf"  # add qword [rsp],n; iretq
             return (b"\x48\x83\xc4\x08" if drop else b"") + tail

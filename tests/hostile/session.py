@@ -91,7 +91,9 @@ class Report:
         """Its image, if images are kept."""
         if self.keep is not None:
             self.keep.mkdir(parents=True, exist_ok=True)
-            (self.keep / f"{ran.guest.mode}-{ran.guest.mmu}-{ran.guest.seed}.bin").write_bytes(images.make(ran.guest.mode, ran.guest.seed))
+            (self.keep / f"{ran.guest.mode}-{ran.guest.mmu}-{ran.guest.seed}.bin").write_bytes(
+                images.make(ran.guest.mode, ran.guest.seed)
+            )
 
     def show(self) -> None:
         """The sums."""
