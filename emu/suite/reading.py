@@ -23,6 +23,7 @@ from emu.config import (
     parse_count,
     parse_duration,
 )
+from emu.devices.ide import MAX_DRIVES
 from emu.events import GROUPS, Outcome
 from emu.images import GuestInfo
 from emu.suite.cases import KVM_FORM, OUTCOMES, OWN_FORM, Bound, Case, Expectation, counter_names

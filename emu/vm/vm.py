@@ -57,6 +57,10 @@ from emu.vm.state import NO_ROW, TEXT_PPNS, VmState
 SLICE_INSNS = 1_000_000  # of virtual time between two looks at the outside world: some 10 ms
 SETTLE_INSNS = 16_000_000  # of virtual time in which a page's changes between code and data are counted: some 30 ms
 NO_FAULT = -1
+CLEARED_AT_RESET = (
+    *(cbw.SHADOWING, cbw.STOPPED, cbw.STEPPING, cbw.PENDING_FAULT, cbw.DUE, cbw.IRQ_WAITING, cbw.MODIFIED, cbw.IN_RUN),
+    *(cbw.FAULT_RUN, cbw.IN_VAIN),
+)
 MOVED_BYTES = 64  # by a device in the time of an instruction: what a host copies in some ten nanoseconds
 INPUT_INSNS = 1000  # between two bytes of serial input: about 100,000 baud
 
@@ -356,16 +360,7 @@ class VirtualMachine:
         self._show_apic()
         reclaim.drop_ram(self.state)
         nested.set_plain(control, 0)
-        for word in (
-            cbw.SHADOWING,
-            cbw.STOPPED,
-            cbw.STEPPING,
-            cbw.PENDING_FAULT,
-            cbw.DUE,
-            cbw.IRQ_WAITING,
-            cbw.MODIFIED,
-            cbw.IN_RUN,
-        ):
+        for word in CLEARED_AT_RESET:
             control[word] = 0
         for word, value in (
             (cbw.GUEST_CR0, RESET_STATE.cr0),

@@ -22,30 +22,36 @@ LOAD = 0x10_0000
 # What goes wrong, as a statement put before `emu` runs, and the last line and status that it must end with.
 INJECTED = {
     "broken invariant": (
-        "from emu.errors import BrokenInvariantError\n"
-        "from emu.machine import vmcb\nfrom emu.vm import exits\n"
-        "def fail(context): raise BrokenInvariantError('a test says so')\n"
-        "exits.EXITS[vmcb.EXIT_CPUID] = fail",
+        (
+            "from emu.errors import BrokenInvariantError\n"
+            "from emu.machine import vmcb\nfrom emu.vm import exits\n"
+            "def fail(context): raise BrokenInvariantError('a test says so')\n"
+            "exits.EXITS[vmcb.EXIT_CPUID] = fail"
+        ),
         "emu: a test says so",
         70,
     ),
     "engine": (
-        "from emu.machine import engine\n"
-        "real, calls = engine.uclib.uc_emu_start, []\n"
-        "class Library:\n"
-        "    def __getattr__(self, name): return getattr(lib, name)\n"
-        "    def uc_emu_start(self, *arguments):\n"
-        "        calls.append(1)\n"
-        "        return real(*arguments) if len(calls) < 4 else 10\n"
-        "lib, engine.uclib = engine.uclib, Library()",
+        (
+            "from emu.machine import engine\n"
+            "real, calls = engine.uclib.uc_emu_start, []\n"
+            "class Library:\n"
+            "    def __getattr__(self, name): return getattr(lib, name)\n"
+            "    def uc_emu_start(self, *arguments):\n"
+            "        calls.append(1)\n"
+            "        return real(*arguments) if len(calls) < 4 else 10\n"
+            "lib, engine.uclib = engine.uclib, Library()"
+        ),
         "emu: the engine stopped with error 10 at ",
         70,
     ),
     "machine memory": (
-        "from emu.errors import MachineMemoryError\n"
-        "from emu.machine import vmcb\nfrom emu.vm import exits\n"
-        "def fail(context): raise MachineMemoryError('no frame left')\n"
-        "exits.EXITS[vmcb.EXIT_CPUID] = fail",
+        (
+            "from emu.errors import MachineMemoryError\n"
+            "from emu.machine import vmcb\nfrom emu.vm import exits\n"
+            "def fail(context): raise MachineMemoryError('no frame left')\n"
+            "exits.EXITS[vmcb.EXIT_CPUID] = fail"
+        ),
         "emu: no frame left",
         72,
     ),
@@ -95,7 +101,7 @@ def test_an_error_of_emu_loses_nothing(case: str, tmp_path: Path) -> None:
     assert "hidden-fault" in events
 
 
-def test_a_full_disk_under_the_trace_loses_neither_summary_nor_line(tmp_path: Path) -> None:
+def test_a_full_disk_under_the_trace_loses_neither_summary_nor_line() -> None:
     run = emu("boot", "paging", "--trace=/dev/full", "--json")
     lines = run.stderr.splitlines()
     assert lines[-1] == "emu: /dev/full: cannot write the trace (no space left on device)"

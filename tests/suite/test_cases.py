@@ -53,7 +53,7 @@ def test_a_disk_is_a_size_or_a_file(tmp_path: Path) -> None:
 def test_disks_are_a_list(tmp_path: Path) -> None:
     (several,) = read_suite(suite(tmp_path, case("a", 'disk = ["2M", "d.img", "1M"]')))
     assert several.disks == (2 << 20, tmp_path / "d.img", 1 << 20)
-    with pytest.raises(UsageError, match="case 'a': disk"):
+    with pytest.raises(UsageError, match=r'\[\[case\]\] "a": disk'):
         read_suite(suite(tmp_path, case("a", 'disk = ["2M", 3]')))
     with pytest.raises(UsageError, match="disk: 5 disks: at most 4"):
         read_suite(suite(tmp_path, case("a", 'disk = ["1M", "1M", "1M", "1M", "1M"]')))
