@@ -8,8 +8,8 @@ from enum import StrEnum
 from typing import Any
 
 from emu.errors import UsageError
-from emu.suggestions import unknown
 from emu.units import GIB, KIB, MIB, PAGE_BYTES
+from emu.wording import unknown
 
 MIN_MEMORY_BYTES = 4 * MIB  # the firmware, a kernel at 1 MiB and room to work in
 MAX_MEMORY_BYTES = 3 * GIB  # above lie the addresses that PC chipsets keep for devices
@@ -131,6 +131,9 @@ class VmConfig:
     disk_bytes_per_second: int = 50 * MIB  # of virtual time: a disk of 2002
     balloon_plan: tuple[tuple[int, int], ...] = ()  # (virtual time in instructions, target in bytes), in the order of time
     reserve_frames: int = 512  # handed out by native code between two visits of Python
+    code_buffer_bytes: int = (
+        16 * MIB
+    )  # of the engine's translated code; a guest OS that compiles uses 3, and less costs time only where code keeps changing
     nested_tables: int = 8192  # then all are dropped: only a guest that roams through absent memory gets there
     events: frozenset[str] = field(default_factory=frozenset)  # groups to record; empty: none
     record_insns: bool = True  # with each event, the bytes of the guest's instruction

@@ -6,6 +6,8 @@ ones are what a guest's own exit gives. The message is one line that names the t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def printable(text: str) -> str:
     """A text on one line, which no terminal takes as a command: what cannot be printed is escaped."""
@@ -17,11 +19,29 @@ class EmuError(Exception):
 
     exit_status = 70  # EX_SOFTWARE: a fault of emu itself
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The message as lines for the user: one, unless several things are wrong at once."""
+        return (str(self),)
+
 
 class UsageError(EmuError):
     """A value given by the user is wrong: an option, a configuration key, a guest's name."""
 
     exit_status = 2
+
+
+class FileErrors(UsageError):  # noqa: N818  (several)
+    """A file that a user wrote is wrong, in one place or in several: a line each, in the order of the file."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__("\n".join(lines))
+        self._lines = tuple(lines)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """A line each."""
+        return self._lines
 
 
 class BadImageError(EmuError):

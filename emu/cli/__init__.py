@@ -22,7 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (UsageError, BadImageError) as error:
         return complain(str(with_hint(error, given)), error.exit_status)
     except EmuError as error:
-        return complain(str(error), error.exit_status)
+        for line in error.lines:
+            complain(line, error.exit_status)
+        return error.exit_status
     except KeyboardInterrupt:
         return complain("interrupted", STATUS_INTERRUPTED)
     except MemoryError:

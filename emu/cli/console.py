@@ -22,6 +22,7 @@ from types import FrameType
 from rich.console import Console as RichConsole
 from rich.status import Status
 
+from emu.cli.interrupts import handled
 from emu.cli.keys import HELP, Keys
 from emu.errors import OutputError
 
@@ -42,7 +43,8 @@ class Source(Enum):
     TERMINAL = "terminal"
 
 
-def _source_of(descriptor: int) -> Source:
+def source_of(descriptor: int) -> Source:
+    """What stands behind a descriptor that is read."""
     try:
         mode = os.fstat(descriptor).st_mode
         if os.isatty(descriptor):
@@ -58,7 +60,7 @@ class HostConsole:
 
     def __init__(self) -> None:
         self._input = sys.stdin.fileno() if sys.stdin is not None else -1
-        self._source = _source_of(self._input)
+        self._source = source_of(self._input)
         self._line = b""  # what the guest printed since its last line feed
         self._keys: Keys | None = None  # at a terminal
         self._last_output = time.monotonic()
@@ -180,7 +182,6 @@ class HostConsole:
     @contextlib.contextmanager
     def session(self, stop: Callable[[], None]) -> Iterator[None]:
         """While the guest runs: terminal in cbreak mode; the first SIGINT, SIGTERM or SIGHUP calls `stop`, and so does a key."""
-        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         seen: list[int] = []
 
         def on_signal(number: int, _frame: FrameType | None) -> None:
@@ -199,22 +200,16 @@ class HostConsole:
             os.kill(os.getpid(), signal.SIGSTOP)
             self._set_cbreak()
 
-        for number in previous:
-            signal.signal(number, on_signal)
-        suspend, quits = signal.signal(signal.SIGTSTP, on_suspend), signal.signal(signal.SIGQUIT, on_quit)
         if self._source is Source.TERMINAL:
             self._keys = Keys(on_end=stop, on_help=lambda: self.write_trouble(HELP))
-        self._set_cbreak()
-        try:
-            yield
-        finally:
-            self.restore()
-            self.hide_progress()
-            self.end_line()
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-            signal.signal(signal.SIGTSTP, suspend)
-            signal.signal(signal.SIGQUIT, quits)
+        with handled(on_signal), handled(on_suspend, (signal.SIGTSTP,)), handled(on_quit, (signal.SIGQUIT,)):
+            self._set_cbreak()
+            try:
+                yield
+            finally:
+                self.restore()
+                self.hide_progress()
+                self.end_line()
 
     def _set_cbreak(self) -> None:
         if self._source is Source.TERMINAL:

@@ -16,12 +16,12 @@ from emu.cli.console import write_out
 from emu.config import Mmu, VmConfig
 from emu.errors import OutputError, UsageError
 from emu.machine.native import CACHE
-from emu.suggestions import unknown
 from emu.suite import cases as suite_cases
 from emu.suite import qemu, report
 from emu.suite.pool import Pool
 from emu.suite.results import FAIL, Job, Result, jobs_of
 from emu.suite.runner import matches, run_jobs, write_goldens
+from emu.wording import unknown
 
 STATUS_FAILED = 1
 STATUS_INTERRUPTED = 130

@@ -49,6 +49,18 @@ class SwapCounts:
 
 
 @dataclass
+class Times:
+    """Where a VM's time went since its start: instructions of virtual time. They stay when it has ended."""
+
+    WIRING: ClassVar[frozenset[str]] = frozenset()
+
+    ran: int = 0  # it retired so many instructions
+    stalled: int = 0  # it waited for pages of its swap area
+    blocked: int = 0  # the machine did not let it run
+    starved: int = 0  # it had no frames to go on with before a slice ended
+
+
+@dataclass
 class HostedVm:
     """One VM; implements `emu.vm.outside.HostSide`. Times are instructions of the machine's virtual time."""
 
@@ -68,6 +80,8 @@ class HostedVm:
     why: str = ""  # it is blocked or has ended
     stop: Stop | None = None
     swapped: SwapCounts = field(default_factory=SwapCounts)
+    times: Times = field(default_factory=Times)
+    cow_breaks_before: int = 0  # shared pages that it had broken off when it gave its memory back
     swap_problem: str = ""  # why its area took no more pages at the last attempt
     balloon_is_set: bool = False  # by the scenario: the policy leaves the target alone from then on
     working_set: WorkingSet | None = None  # once it runs, if working sets are sampled
@@ -91,7 +105,9 @@ class HostedVm:
         """Put a page of the swap area into a frame."""
         self.swap.get(slot, memoryview(self.memory.frame(MPN(mpn))))  # type: ignore[arg-type]
         self.swapped.read += 1
-        return 0 if slot in self.writing else self.page_insns
+        stall = 0 if slot in self.writing else self.page_insns
+        self.times.stalled += stall
+        return stall
 
     def allocate(self) -> None:
         """Frames at once."""
@@ -130,13 +146,26 @@ class HostedVm:
         except EmuError as error:
             self.end(str(error))
             return
+        finally:
+            self.times.ran = vm.retired_insns
         stop = vm.last_stop
-        if stop is not None and stop.outcome is not Outcome.PAUSED:
+        if stop is not None and stop.outcome not in (Outcome.PAUSED, Outcome.INTERRUPTED):
             self.stop = stop
             self.end(
                 f"{stop.outcome}"
                 + (f" with value {stop.value}" if stop.outcome is Outcome.EXITED else f" {stop.why}" * bool(stop.why))
             )
+
+    def behind(self, now: int) -> int:
+        """How far its own time is behind the machine's."""
+        return max(0, now - self.started_at - self.vm.virtual_time)
+
+    def count_lost(self, time: int) -> None:
+        """It fell so much behind in a slice; what it makes up for later is not taken off again."""
+        if self.phase is Phase.BLOCKED:
+            self.times.blocked += max(0, time)
+        elif self.vm.is_starved:
+            self.times.starved += max(0, time)
 
     def end(self, why: str) -> None:
         """It does not run any more."""
@@ -150,6 +179,7 @@ class HostedVm:
     def release(self) -> None:
         """Give everything back to the machine; what it shared must be counted off before."""
         self.settle()
+        self.cow_breaks_before = self.cow_breaks
         self.vm.close()
         self.swap.close()
         self._vm = self.working_set = None
@@ -168,7 +198,7 @@ class HostedVm:
     @property
     def cow_breaks(self) -> int:
         """Shared pages that it broke off since it started."""
-        return int(self.vm.state.counters[Kind.COW_BREAK])
+        return int(self.vm.state.counters[Kind.COW_BREAK]) if self.has_memory else self.cow_breaks_before
 
     def overhead_pages(self) -> int:
         """Frames for tables, the reserve and the VMM's own, which are no memory of the guest."""

@@ -63,7 +63,7 @@ def save(host: Host, path: Path) -> None:
         "frames": taker.array(host.memory.bytes.reshape(-1, PAGE_BYTES)[used]),
     }
     try:
-        with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+        with replacing(path, is_private=True) as file, zipfile.ZipFile(file, "w") as archive:
             archive.writestr(zipfile.ZipInfo(INDEX), json.dumps(document))
             for number, array in enumerate(taker.arrays):
                 _write(archive, f"arrays/{number}.npy.zst", array)
@@ -95,8 +95,22 @@ def _contents(disk: Disk) -> np.ndarray:
     return contents
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What a snapshot's file has."""
+
+    path: Path
+    document: dict[str, Any]
+    arrays: list[np.ndarray]
+
+
 def load(path: Path, options: Options) -> Host:
     """The machine of a snapshot; raises SnapshotError if it is none that this emu can go on from, or damaged."""
+    return resume(read(path), options)
+
+
+def read(path: Path) -> Contents:
+    """A snapshot's file; raises SnapshotError."""
     try:
         with zipfile.ZipFile(path) as archive:
             document = json.loads(archive.read(INDEX))
@@ -108,7 +122,7 @@ def load(path: Path, options: Options) -> Host:
         raise SnapshotError(f"{path}: cannot read the snapshot ({(error.strerror or str(error)).lower()})") from error
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
         raise SnapshotError(f"{path}: no snapshot, or a damaged one ({error})") from error
-    return _resume(path, document, arrays, options)
+    return Contents(path, document, arrays)
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
@@ -119,7 +133,9 @@ def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     return array
 
 
-def _resume(path: Path, document: dict[str, Any], arrays: list[np.ndarray], options: Options) -> Host:
+def resume(contents: Contents, options: Options) -> Host:
+    """The machine of it; raises SnapshotError, or why this host cannot take it."""
+    path, document, arrays = contents.path, contents.document, contents.arrays
     said = document["scenario"]
     plan = scenario.parse(said["text"], str(path), said["name"])
     host = Host(plan, threads=options.threads, swap_folder=options.swap_folder, checks=options.checks)

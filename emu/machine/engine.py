@@ -29,8 +29,8 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from emu.errors import BrokenInvariantError, EngineError
 from emu.machine import paging, vmcb
-from emu.machine.memory import MachineMemory
-from emu.units import MPN, PAGE_BYTES
+from emu.machine.memory import MachineMemory, ensure_address_space
+from emu.units import MIB, MPN, PAGE_BYTES
 
 __all__ = [
     "UC_HOOK_BLOCK",
@@ -52,9 +52,15 @@ EXTRA_FRAMES = 3  # VMCB, host save area, the VMRUN instruction
 MSR_EFER = 0xC000_0080
 MSR_VM_HSAVE_PA = 0xC001_0117
 VMRUN = b"\x0f\x01\xd8"
+SMALLEST_CODE_BUFFER = 2 * MIB  # of translated code: enough for a few instructions
+ENGINE_BYTES = 16 * MIB  # of address space beside that buffer: what an engine allocates while it is set up, and more
 FLUSH_TLB = (1 << 30) | uc_const.UC_CTL_TLB_FLUSH  # a uc_ctl write without arguments
 ALL_INTERCEPTS = (
-    vmcb.INTERCEPT_RDPMC
+    vmcb.INTERCEPT_IDTR_WRITE
+    | vmcb.INTERCEPT_GDTR_WRITE
+    | vmcb.INTERCEPT_LDTR_WRITE
+    | vmcb.INTERCEPT_TR_WRITE
+    | vmcb.INTERCEPT_RDPMC
     | vmcb.INTERCEPT_RDTSC
     | vmcb.INTERCEPT_CPUID
     | vmcb.INTERCEPT_RSM
@@ -62,7 +68,6 @@ ALL_INTERCEPTS = (
     | vmcb.INTERCEPT_INVLPG
     | vmcb.INTERCEPT_INVLPGA
     | vmcb.INTERCEPT_MSR
-    | vmcb.INTERCEPT_TASK_SWITCH
     | vmcb.INTERCEPT_SHUTDOWN
     | vmcb.INTERCEPT_VMRUN
     | vmcb.INTERCEPT_VMMCALL
@@ -116,10 +121,13 @@ VERSION: str = unicorn.__version__
 class Engine:
     """Unicorn with the CPU model, the mapping and the few raw calls that emu needs."""
 
-    def __init__(self, memory: MachineMemory) -> None:
+    def __init__(self, memory: MachineMemory, code_bytes: int = SMALLEST_CODE_BUFFER) -> None:
+        """`code_bytes` is the size of the buffer of translated code: when it is full all of it goes, and translation begins anew."""
+        ensure_address_space(code_bytes + ENGINE_BYTES, "the engine")
         try:
             self.uc = Uc(UC_ARCH_X86, UC_MODE_64)
             self.handle: ctypes.c_void_p = self.uc._uch
+            self.uc.ctl_set_tcg_buffer_size(code_bytes)  # before anything that sets the engine up, the CPU model included
             self.uc.ctl_set_cpu_model(x86_const.UC_CPU_X86_EPYC)  # the default model has no SVM
             self.uc.mem_map_ptr(0, len(memory.bytes), UC_PROT_ALL, memory.address)
             self.uc.ctl_exits_enabled(True)  # else each stop walks `until` and overwrites exit_info_2

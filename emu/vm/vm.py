@@ -91,7 +91,7 @@ class VirtualMachine:
         self.state = VmState(memory, config, rom, number, is_hosted=host is not None)
         self.control = self.state.control
         self._words = self.control.data  # the same words, which Python reads and writes several times as fast
-        self.cpu = Cpu(memory, self.control, number)
+        self.cpu = Cpu(memory, self.control, number, config.code_buffer_bytes)
         self.registers = RegisterFile(self.cpu.registers, self.control)
         self.console = console
         self._on_events = on_events
@@ -308,6 +308,12 @@ class VirtualMachine:
         return vga.screen_text(self.read_physical, self.board.vga.start_address)
 
     def _enter_guest(self) -> None:
+        if self._words[cbw.DUE]:  # an event that waits for frames
+            self._refill()
+            if self._stop is None:
+                self._stop = self._context.deliver_due()
+            if self._stop is not None:
+                return
         if self._words[cbw.IRQ_WAITING] and clock.takes_interrupt(self.control):
             stop = self._interrupt()
             self._set_deadline()
@@ -326,7 +332,16 @@ class VirtualMachine:
         self._show_apic()
         reclaim.drop_ram(self.state)
         nested.set_plain(control, 0)
-        for word in (cbw.SHADOWING, cbw.STOPPED, cbw.STEPPING, cbw.PENDING_FAULT, cbw.DUE, cbw.IRQ_WAITING, cbw.MODIFIED):
+        for word in (
+            cbw.SHADOWING,
+            cbw.STOPPED,
+            cbw.STEPPING,
+            cbw.PENDING_FAULT,
+            cbw.DUE,
+            cbw.IRQ_WAITING,
+            cbw.MODIFIED,
+            cbw.IN_RUN,
+        ):
             control[word] = 0
         for word, value in (
             (cbw.GUEST_CR0, RESET_STATE.cr0),
@@ -373,8 +388,6 @@ class VirtualMachine:
             self._refill()
         elif reason == reasons.SHUTDOWN:
             stop = exits.shutdown(self._context)
-        elif reason == reasons.UNSUPPORTED:
-            stop = exits.unsupported(self._context)
         elif reason == reasons.DEVICE_FETCH:
             stop = exits.device_fetch(self._context)
         elif reason == reasons.NO_PROGRESS:
