@@ -105,6 +105,7 @@ class Outcome(StrEnum):
     UNSUPPORTED = "unsupported"
     INTERRUPTED = "interrupted"
     PAUSED = "paused"  # the run goes on
+    FAILED = "failed"  # emu itself could not go on
 
 
 @dataclass(frozen=True)

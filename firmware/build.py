@@ -16,7 +16,7 @@ from pathlib import Path
 SOURCE_DIR = Path(__file__).resolve().parent
 SOURCES = (
     "reset.S", "main.c", "fw_cfg.c", "console.c", "memory.c", "tables.c",
-    "bios.S", "bios.c", "disk.c", "video.c", "system.c", "serial.c", "time.c",
+    "bios.S", "bios.c", "bios_data.c", "disk.c", "video.c", "system.c", "serial.c", "time.c",
 )  # fmt: skip
 LINKER_SCRIPT = "firmware.ld"
 ROM_NAME = "firmware.rom"

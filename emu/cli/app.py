@@ -137,7 +137,8 @@ def boot(
         ),
     ] = None,
     disk: Annotated[
-        str | None, typer.Option(metavar="FILE[,readonly]", help="Attach a disk: a raw image, or memory:SIZE for an empty one.")
+        list[str] | None,
+        typer.Option(metavar="FILE[,readonly]", help="Attach a disk: a raw image, or memory:SIZE for an empty one; repeatable."),
     ] = None,
     disk_latency: Annotated[
         str, typer.Option(metavar="TIME", help="Virtual time of each disk command.")
@@ -223,7 +224,7 @@ def boot(
     options = BootOptions(
         guest=guest,
         boot_disk=boot_disk,
-        disk=disk,
+        disks=tuple(disk or ()),
         config=config,
         append=append,
         modules=tuple(module or ()),

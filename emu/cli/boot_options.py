@@ -18,7 +18,7 @@ class BootOptions:
 
     guest: str | None
     boot_disk: Path | None  # either this or `guest`
-    disk: str | None  # as `launch.open_disk` takes it
+    disks: tuple[str, ...]  # as `launch.open_disks` takes them
     config: VmConfig
     append: str
     modules: tuple[Path, ...]

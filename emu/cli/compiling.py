@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from emu.errors import MachineMemoryError
+from emu.limits import COMPILING_ADDRESS_SPACE, is_address_space_short, limit_in_words
 from emu.machine.native import CACHE
 from emu.resources.compiling import prepare
+from emu.units import MIB
 
 FUNCTIONS = 360  # about what a full set has; a test looks
 COMPILING = "compiling native code, once for this version"
@@ -19,6 +22,8 @@ WAITING = "waiting for another emu that compiles the native code"
 
 def prepare_native_code() -> None:
     """Load native code, with a bar on a terminal, else a line, while something must be compiled."""
+    if not CACHE.is_complete() and is_address_space_short(COMPILING_ADDRESS_SPACE):
+        raise MachineMemoryError(f"compiling native code takes {COMPILING_ADDRESS_SPACE // MIB} MiB, once{limit_in_words()}")
     with _Display().shown() as display:
         prepare(display.wait)
 

@@ -16,6 +16,7 @@ from emu.cli.boot_options import STANDARD_ERROR
 from emu.cli.console import HostConsole, screen_width
 from emu.errors import OutputError
 from emu.events import CATALOGUE, Kind
+from emu.machine import crash
 from emu.trace.selection import Selection, Selector
 
 ELLIPSIS = "…"
@@ -46,7 +47,9 @@ def trace_output(target: str | None, selection: Selection, console: HostConsole)
             if target == STANDARD_ERROR:
                 lines = _Screen().lines
             else:
-                write = stack.enter_context(Path(target).open("w", encoding="utf-8")).writelines
+                file = stack.enter_context(Path(target).open("w", encoding="utf-8"))
+                write = file.writelines
+                crash.at_crash(file.flush)
 
             def write_events(records: np.ndarray) -> None:
                 try:

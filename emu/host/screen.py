@@ -5,6 +5,7 @@ A column is left out before a digit is: the least important goes first. VMs that
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -105,7 +106,7 @@ def lines_of(measured: Measured, view: View, width: int, height: int | None) -> 
 
 def frame_of(measured: Measured, view: View, width: int, height: int | None) -> Frame:
     """The machine, the columns that fit, a line for each VM; on `height` lines, if that is not None."""
-    head = wrapped(state_line(measured.machine), width)
+    head = wrapped(state_line(measured.machine), width)[: None if height is None else max(1, height // 2)]
     vms = _sorted(measured, view)
     room = len(vms) if height is None else max(1, height - len(head) - 1)
     if len(vms) > room:
@@ -113,7 +114,7 @@ def frame_of(measured: Measured, view: View, width: int, height: int | None) -> 
     view.first = min(view.first, len(vms) - min(room, len(vms)))
     labels = [_label(row) for row, _ in vms]
     name_width = max(map(cell_len, ["NAME", *labels]))
-    name_width = min(name_width, max(LEAST_NAME, width // 4))
+    name_width = min(name_width, max(LEAST_NAME, width // 4), width)
     columns = _fitting(vms, view, width - name_width)
     names = set_cell_size("NAME", name_width) + "".join(column.name.rjust(size) for column, _, size in columns)
     rows = [
@@ -160,11 +161,11 @@ def shortened(text: str, width: int) -> str:
 
 
 def wrapped(line: str, width: int) -> list[str]:
-    """The machine's line in as many as it takes, broken where something new begins."""
+    """The machine's line in as many as it takes, broken where something new begins, or anywhere on a very narrow screen."""
     lines: list[str] = []
     for part in line.strip().split("; "):
         if lines and cell_len(lines[-1]) + 2 + cell_len(part) <= width:
             lines[-1] += f"; {part}"
         else:
-            lines.append(part)
-    return [shortened(part, width).rstrip() for part in lines]
+            lines += textwrap.wrap(part, width)
+    return lines

@@ -29,6 +29,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from emu.errors import BrokenInvariantError, EngineError
 from emu.machine import paging, vmcb
+from emu.machine.code_buffer import CodeBuffer, executable_mappings
 from emu.machine.memory import MachineMemory, ensure_address_space
 from emu.units import MIB, MPN, PAGE_BYTES
 
@@ -124,6 +125,7 @@ class Engine:
     def __init__(self, memory: MachineMemory, code_bytes: int = SMALLEST_CODE_BUFFER) -> None:
         """`code_bytes` is the size of the buffer of translated code: when it is full all of it goes, and translation begins anew."""
         ensure_address_space(code_bytes + ENGINE_BYTES, "the engine")
+        before = executable_mappings()
         try:
             self.uc = Uc(UC_ARCH_X86, UC_MODE_64)
             self.handle: ctypes.c_void_p = self.uc._uch
@@ -139,6 +141,7 @@ class Engine:
         except UcError as error:
             msg = f"unicorn {unicorn.__version__}: cannot set up the AMD-V processor ({error})"
             raise EngineError(msg) from error
+        self.code_buffer = CodeBuffer(code_bytes, before)
         self.context = self.uc.context_save()
         self.context_bytes = int(uclib.uc_context_size(self.handle))
 
@@ -157,6 +160,11 @@ class Engine:
         status = uclib.uc_emu_start(self.handle, rip, 0, 0, 0)
         if status:
             raise BrokenInvariantError(f"the engine stopped with error {status} at {rip:#x}")
+
+    def drop_code(self) -> None:
+        """Drop everything that was translated, and give its memory back. Not while the engine runs."""
+        self.uc.ctl_flush_tb()
+        self.code_buffer.give_back()
 
     def add_native_hook(self, kind: int, address: int, data: int, *instruction: int) -> None:
         """Install the C function at `address`; the engine hands it the pointer `data`."""

@@ -61,6 +61,7 @@ PYTHON_ONLY = frozenset(
     calibration.py
     callbacks.py
     check.py
+    code_buffer.py
     code_cache.py
     config.py
     content_table.py
@@ -73,8 +74,10 @@ PYTHON_ONLY = frozenset(
     exit_checks.py
     exits.py
     hashing.py
+    hostfile.py
     images.py
     launch.py
+    limits.py
     loader.py
     msr.py
     outputs.py

@@ -20,7 +20,7 @@ FILE_NAME = "suite.toml"
 
 DEFAULT_LIMIT = 1_000_000_000  # virtual time: 100 s, about what runners of test kernels give by the clock
 MAX_EXIT_VALUE = 0xFFFF_FFFF
-OUTCOMES = tuple(o for o in Outcome if o not in (Outcome.INTERRUPTED, Outcome.PAUSED))
+OUTCOMES = tuple(o for o in Outcome if o not in (Outcome.INTERRUPTED, Outcome.PAUSED, Outcome.FAILED))
 EXTRA_COUNTERS = ("exits", "pf_taken", "nested_faults", "shadow_pages", "nested_pages")
 MMU_PLACE = "{mmu}"  # in the name of a golden file: the MMU's name
 
@@ -62,7 +62,7 @@ class Case:
     is_disk: bool = False
     append: str = ""
     modules: tuple[Path, ...] = ()
-    disk: Path | int | None = None  # attached: a file, which is not changed, or an empty one of so many bytes
+    disks: tuple[Path | int, ...] = ()  # attached: files, which are not changed, and empty ones of so many bytes
     balloon: str = ""  # targets at virtual times, as `emu boot --balloon` takes them
     memory_bytes: int = VmConfig.memory_bytes
     mmus: tuple[Mmu, ...] = tuple(Mmu)
@@ -168,7 +168,7 @@ class _Reader:
 
     def _check_image(self) -> None:
         if "boot_disk" in self.values:
-            for key in ("image", "append", "modules", "disk"):
+            for key in ("image", "append", "modules"):
                 if key in self.values:
                     raise self.fail(f"boot_disk and {key} exclude each other")
         elif "image" not in self.values:
@@ -266,6 +266,10 @@ class _Reader:
             raise self.fail(f"{key}: {error}") from error
         return text
 
+    def attached_disks(self, key: str, value: Any) -> tuple[Path | int, ...]:
+        """One, or a list."""
+        return tuple(self.attached_disk(key, item) for item in (value if isinstance(value, list) else [value]))
+
     def attached_disk(self, key: str, value: Any) -> Path | int:
         """A size, or a disk image beside the suite."""
         try:
@@ -346,7 +350,7 @@ CASE_KEYS: dict[str, tuple[str, ValueReader]] = {
     "boot_disk": ("boot_disk", _Reader.disk),
     "append": ("append", _Reader.text),
     "modules": ("modules", _Reader.files),
-    "disk": ("disk", _Reader.attached_disk),
+    "disk": ("disks", _Reader.attached_disks),
     "balloon": ("balloon", _Reader.balloon),
     "memory": ("memory_bytes", _Reader.memory),
     "mmu": ("mmus", _Reader.mmus),

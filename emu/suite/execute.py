@@ -36,7 +36,7 @@ def _run(job: Job, groups: frozenset[str], last_events: int | None = None) -> Fi
         groups=groups,
         last_events=last_events,
         switches=job.switches,
-        disk=case.disk,
+        disks=case.disks,
         balloon=case.balloon,
     )
 

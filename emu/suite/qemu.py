@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,20 +44,23 @@ def is_installed() -> bool:
     return shutil.which(PROGRAM) is not None
 
 
-def command(case: Case, disk: Path | None = None) -> list[str]:
-    """The command line that boots a case, with `disk` attached."""
+def command(case: Case, disks: Sequence[Path] = ()) -> list[str]:
+    """The command line that boots a case, with `disks` attached."""
     line = [PROGRAM, *OPTIONS, "-m", f"{case.memory_bytes >> 10}k", *_boot_options(case)]
-    return [*line, *(_drive(disk) if disk is not None else ()), *case.qemu_options]
+    return [*line, *(option for disk in disks for option in _drive(disk)), *case.qemu_options]
 
 
 @contextlib.contextmanager
-def _attached(case: Case) -> Iterator[Path | None]:
-    """The file of a case's disk; for one that has only a size, an empty file while QEMU runs."""
-    if not isinstance(case.disk, int):
-        yield case.disk
-        return
+def _attached(case: Case) -> Iterator[list[Path]]:
+    """The files of a case's disks; for one that has only a size, an empty file while QEMU runs."""
+    with contextlib.ExitStack() as stack:
+        yield [disk if isinstance(disk, Path) else stack.enter_context(_empty_file(disk)) for disk in case.disks]
+
+
+@contextlib.contextmanager
+def _empty_file(size: int) -> Iterator[Path]:
     with tempfile.NamedTemporaryFile(prefix="emu-disk-") as file:
-        file.truncate(case.disk)
+        file.truncate(size)
         yield Path(file.name)
 
 
@@ -84,8 +87,8 @@ def run(case: Case, outcome: Outcome) -> QemuRun:
     """Run a case that ended here with `outcome`; raises EmuError when QEMU itself fails."""
     limit_s = ENDLESS_LIMIT_S if outcome is Outcome.HALTED else LIMIT_S
     try:
-        with _attached(case) as disk:
-            line = command(case, disk)
+        with _attached(case) as disks:
+            line = command(case, disks)
             done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=limit_s)
     except subprocess.TimeoutExpired as late:
         return QemuRun(None, serial_text(late.stdout or b""), limit_s)

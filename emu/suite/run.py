@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from emu import events, images
 from emu.config import Mmu, VmConfig, parse_balloon
 from emu.devices.board import COM1_BASE
+from emu.errors import explain
 from emu.events import Kind, Outcome
 from emu.trace.selection import Selection, Selector
 from emu.vm import launch
+
+if TYPE_CHECKING:
+    from emu.vm.exits import Stop
+    from emu.vm.vm import VirtualMachine
 
 TAIL_EVENTS = 20  # shown of a failed run
 COM1_PORTS = 8
@@ -47,13 +54,13 @@ def run_guest(
     groups: frozenset[str] = frozenset(),
     last_events: int | None = None,
     switches: frozenset[str] = frozenset(),
-    disk: Path | int | None = None,
+    disks: Sequence[Path | int] = (),
     balloon: str = "",
 ) -> Finished:
     """Boot and run to the end, or to `limit` of virtual time; keep all events of `groups`, or only the last few of the guest's own.
 
-    `disk` is a file, of which the guest gets a copy in memory, or the size of an empty one; `balloon` has targets as `parse_balloon` takes them.
-    A reset by the guest is an end. Raises EmuError where the image cannot be booted or the VM cannot go on.
+    `disks` are files, of which the guest gets copies in memory, and sizes of empty ones; `balloon` has targets as `parse_balloon` takes them.
+    A reset by the guest is an end, and so is an error of emu (`Outcome.FAILED`). Raises EmuError where the image cannot be booted.
     """
     from emu.trace.counters import counters
 
@@ -73,11 +80,10 @@ def run_guest(
     config = VmConfig.from_mapping(settings)
     console = launch.RecordingConsole()
     files = launch.boot_files(what, memory_bytes)
-    vm = launch.new_machine(config, files, console, keep, None if disk is None else launch.scratch_disk(disk))
+    vm = launch.new_machine(config, files, console, keep, launch.scratch_disks(disks, what))
     vm.no_reboot = True
     try:
-        vm.run_until(limit)  # of virtual time, so that a guest that sleeps for ever ends too
-        stop = vm.run(limit=0)
+        stop = _run_to(vm, limit)
         vm.stop_event(stop)
         return Finished(
             outcome=stop.outcome,
@@ -93,6 +99,17 @@ def run_guest(
         vm.close()
         del vm
         collect()
+
+
+def _run_to(vm: VirtualMachine, limit: int) -> Stop:
+    """The end of a run at `limit` of virtual time at the latest, so that a guest that sleeps for ever ends too."""
+    from emu.vm.exits import Stop
+
+    try:
+        vm.run_until(limit)
+        return vm.run(limit=0)
+    except Exception as error:  # noqa: BLE001  (what led to it is worth showing)
+        return Stop(Outcome.FAILED, why=str(explain(error)))
 
 
 def _is_of_serial_line(records: np.ndarray) -> np.ndarray:
