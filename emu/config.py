@@ -8,8 +8,8 @@ from enum import StrEnum
 from typing import Any
 
 from emu.errors import UsageError
-from emu.suggestions import unknown
 from emu.units import GIB, KIB, MIB, PAGE_BYTES
+from emu.wording import unknown
 
 MIN_MEMORY_BYTES = 4 * MIB  # the firmware, a kernel at 1 MiB and room to work in
 MAX_MEMORY_BYTES = 3 * GIB  # above lie the addresses that PC chipsets keep for devices

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emu.errors import EmuError
-from emu.suggestions import unknown
+from emu.wording import unknown
 
 FOLDER = Path(__file__).resolve().parent / "images"
 INDEX = "guests.json"  # [{"name", "description"}]; a boot disk has "is_disk": true too, a flat kernel the name of its "file"

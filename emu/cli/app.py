@@ -31,9 +31,9 @@ from emu.config import (
 )
 from emu.errors import UsageError
 from emu.outputs import JUNIT, PARQUET, SNAPSHOT, TRACE, check_output
-from emu.suggestions import unknown
 from emu.trace.selection import Selection
 from emu.units import MIB, PAGE_BYTES
+from emu.wording import unknown
 
 DEFAULTS = VmConfig()
 SHORTEST_US = 100_000  # a slice of the host's virtual time

@@ -9,7 +9,7 @@ from typing import Any
 
 from emu.cli.request import OPTIONAL_VALUES, Request
 from emu.errors import BadImageError, EmuError, UsageError, printable
-from emu.suggestions import SUGGESTED
+from emu.wording import suggestion
 
 LONGEST_SHOWN = 300  # letters of a message about arguments
 EXTRA = "unexpected extra argument"  # in Typer's message
@@ -73,7 +73,7 @@ def _message(error: Exception, arguments: Sequence[str]) -> str:
     """Typer's message as one line of ours, with the page of help that tells more."""
     described = " ".join(getattr(error, "format_message", lambda: str(error))().split()).rstrip(".")
     if like := getattr(error, "possibilities", None):
-        described = f"{error}: did you mean {' or '.join(sorted(like)[:SUGGESTED])}?"
+        described = f"{error}{suggestion(getattr(error, 'option_name', ''), like)}"
     context = getattr(error, "ctx", None)  # not every error has one
     command = getattr(context, "command_path", " ".join(["emu", *(item for item in arguments[:1] if item.isalpha())]))
     described = printable(described[:1].lower() + described[1:])

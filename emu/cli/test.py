@@ -16,7 +16,6 @@ from emu.cli.console import write_out
 from emu.config import Mmu, VmConfig, parse_duration, parse_size
 from emu.errors import FileErrors, OutputError, UsageError
 from emu.machine.native import CACHE
-from emu.suggestions import unknown
 from emu.suite import cases as suite_cases
 from emu.suite import qemu, report
 from emu.suite.cases import Case
@@ -25,7 +24,7 @@ from emu.suite.pool import Pool
 from emu.suite.reading import read_suite
 from emu.suite.results import FAIL, Job, Result, jobs_of
 from emu.suite.runner import matches, run_jobs
-from emu.wording import one_line, suggestion
+from emu.wording import one_line, suggestion, unknown
 
 STATUS_FAILED = 1
 STATUS_INTERRUPTED = 130

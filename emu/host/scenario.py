@@ -10,11 +10,11 @@ from typing import Any
 from emu import tomlfile
 from emu.config import MAX_MEMORY_BYTES, MICROSECONDS, MIN_MEMORY_BYTES, Mmu
 from emu.diskimage.layout import BLOCK, FIRST_BLOCK
-from emu.suggestions import unknown
+from emu.errors import UsageError
 from emu.tomlfile import Document, Reader, Table, WrongValueError
 from emu.tomlvalues import duration, line, number, one_of, shown, size, size_text, switch
 from emu.units import GIB, MIB, PAGE_BYTES
-from emu.wording import quoted
+from emu.wording import quoted, suggestion
 
 BUILTIN = Path(__file__).resolve().parent / "scenarios"
 DEFAULT_RATE = 10_000_000  # instructions of a virtual second
@@ -115,7 +115,7 @@ def find(name: str) -> Path:
         return known[name]
     path = Path(name)
     if not path.exists():
-        raise unknown("scenario", name, known, but="neither a file nor one of")
+        raise UsageError(f"unknown scenario {quoted(name)}: there is no such file{suggestion(name, known)}")
     return path
 
 

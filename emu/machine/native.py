@@ -91,7 +91,6 @@ PYTHON_ONLY = frozenset(
     sharing.py
     state.py
     states.py
-    suggestions.py
     swap_area.py
     swap_disk.py
     swap_space.py

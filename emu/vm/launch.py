@@ -17,9 +17,9 @@ from emu.devices import disk, ide
 from emu.devices.disk import Disk
 from emu.errors import EmuError, UsageError
 from emu.machine.memory import MachineMemory
-from emu.suggestions import unknown
 from emu.units import PAGE_BYTES
 from emu.vm import loader
+from emu.wording import quoted, suggestion
 
 if TYPE_CHECKING:
     from emu.vm.outside import Console
@@ -48,7 +48,8 @@ def find_image(guest: str) -> Path:
     with contextlib.suppress(OSError):  # a name that no file can have
         if "/" in guest or path.exists():
             return path
-    raise unknown("guest", guest, [*known, *(info.name for info in images.disks())], but="neither a file nor one of")
+    names = [*known, *(info.name for info in images.disks())]
+    raise UsageError(f"unknown guest {quoted(guest)}: there is no such file{suggestion(guest, names)}")
 
 
 def find_disk(disk: Path) -> Path:

@@ -19,7 +19,7 @@ from emu.cli.parse import normalize, parse
 from emu.cli.request import Request
 from emu.errors import EmuError, OutputError, UsageError
 from emu.outputs import JUNIT, PARQUET, SNAPSHOT, TRACE, Form, check_output
-from emu.suggestions import alike, unknown
+from emu.wording import unknown
 
 ROOT = Path(__file__).resolve().parents[2]
 GROUPS = ["disk"]  # commands that have commands
@@ -81,20 +81,23 @@ MEANT = {
     "option of a group's command": (["disk", "make", "x", "--sise", "3M"], ["--size", "(try 'emu disk make --help')"]),
     "command": (["gests"], ["'guests'", "(try 'emu --help')"]),
     "command of a group": (["disk", "lst"], ["'list'", "(try 'emu disk --help')"]),
-    "guest": (["boot", "paginng"], ["unknown guest 'paginng': did you mean paging?"]),
-    "boot disk": (["boot", "bootsectr"], ["did you mean bootsector?"]),
-    "case": (["boot", "Hello"], ["did you mean hello?"]),
-    "event group": (["boot", "hello", "--trace", "--events", "falt"], ["'falt': did you mean fault or halt?"]),
-    "MMU": (["boot", "hello", "--mmu", "nestd"], ["'nestd': did you mean nested?"]),
-    "MMU of tests": (["test", "--mmu", "shadow,nestd"], ["'nestd': did you mean nested?"]),
-    "switch": (["boot", "hello", "--shadow", "no-unsink"], ["did you mean no-unsync?"]),
-    "benchmark": (["bench", "exit-natve"], ["did you mean exit-native?"]),
-    "scenario": (["host", "overcomit"], ["did you mean overcommit?"]),
+    "guest": (["boot", "paginng"], ['unknown guest "paginng"', 'did you mean "paging"?']),
+    "boot disk": (["boot", "bootsectr"], ['did you mean "bootsector"?']),
+    "case": (["boot", "Hello"], ['did you mean "hello"?']),
+    "event group": (["boot", "hello", "--trace", "--events", "falt"], ['"falt"; did you mean "fault"?']),
+    "MMU": (["boot", "hello", "--mmu", "nestd"], ['"nestd"; did you mean "nested"?']),
+    "MMU of tests": (["test", "--mmu", "shadow,nestd"], ['"nestd"; did you mean "nested"?']),
+    "switch": (["boot", "hello", "--shadow", "no-unsink"], ['did you mean "no-unsync"?']),
+    "benchmark": (["bench", "exit-natve"], ['did you mean "exit-native"?']),
+    "scenario": (["host", "overcomit"], ['did you mean "overcommit"?']),
     "trace and a name": (["boot", "hello", "--trace", "out.txt"], ["--trace=out.txt"]),
     "trace, a name and a guest": (["boot", "--trace", "out.txt", "hello"], ["--trace=out.txt"]),
-    "trace and a name alone": (["boot", "--trace", "out.txt"], ["unknown guest 'out.txt'", "--trace=out.txt"]),
+    "trace and a name alone": (
+        ["boot", "--trace", "out.txt"],
+        ['unknown guest "out.txt": there is no such file', "--trace=out.txt"],
+    ),
     "tables and a time": (["boot", "hello", "--tables", "5M"], ["--tables=5M"]),
-    "nothing like it": (["boot", "xyz"], ["neither a file nor one of hello, paging"]),
+    "nothing like it": (["boot", "xyz"], ["there is no such file; known are hello, paging"]),
     "escape sequences": (["boot", "\x1b[2Jevil\x07"], [r"\x1b[2Jevil\x07"]),
     "escape sequences in an option": (["boot", "hello", "--\x1b[2J"], [r"--\x1b[2J"]),
     "NUL": (["boot", "a\0b"], ["NUL"]),
@@ -140,10 +143,8 @@ def test_a_wrong_value_is_answered_with_the_accepted_forms(case: str) -> None:
     assert form in refusal(*arguments)
 
 
-def test_names_alike() -> None:
-    assert alike("HELO", ["hello", "paging"]) == ["hello"]
-    assert alike("x" * 1_000_000, ["hello"]) == []
-    assert str(unknown("guest", "q" * 500, ["hello"])) == f"unknown guest '{'q' * 40}...': known are hello"
+def test_an_unknown_word_is_shown_short() -> None:
+    assert str(unknown("guest", "q" * 500, ["hello"])) == f'unknown guest "{"q" * 57}..."; known are hello'
 
 
 # ---- what is understood ----
