@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from emu import __version__
 from emu.devices.disk import SECTOR_BYTES, Disk, DiskError, memory_disk
-from emu.errors import MachineMemoryError, OutputError, SnapshotError, UsageError, printable
+from emu.errors import EngineError, MachineMemoryError, OutputError, SnapshotError, UsageError, printable
 from emu.host import bounds, build, scenario
 from emu.host.host import Host
 from emu.host.hosted import HostedVm, Phase
@@ -239,7 +239,7 @@ def resume(contents: Contents, options: Options) -> Host:
         host.check_accounts()
         if options.checks:
             host.check()
-    except (MachineMemoryError, OutputError, SwapFullError):  # of the host that should go on, not of the snapshot
+    except (EngineError, MachineMemoryError, OutputError, SwapFullError):  # of the host that should go on, not of the snapshot
         host.close_hard()
         raise
     except MemoryError as error:
