@@ -14,7 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,10 @@ class Giver:
 
     def _value(self, data: Any, now: Any, owner: Any) -> Any:
         if not isinstance(data, dict):
+            if not _may_replace(data, now):
+                raise SnapshotError(
+                    f"the snapshot does not fit a {type(owner).__name__}: a {type(data).__name__} for a {type(now).__name__}"
+                )
             return data
         kind = data["as"]
         if kind in VALUES:
@@ -123,15 +127,15 @@ class Giver:
             return pairs if kind == "dict" else Counter(pairs)
         if kind == "array":
             return self._array(self.arrays[data["number"]], now, owner)
-        if kind == "random":
+        if kind == "random" and isinstance(now, np.random.Generator):
             now.bit_generator.state = data["state"]
             return now
         if kind == "method":
-            return getattr(owner, data["name"])
+            return _method(owner, data["name"])
         if kind == "object" and hasattr(now, "WIRING"):
             self.give(now, data)
             return now
-        raise SnapshotError(f"the snapshot does not fit a {type(owner).__name__}: a {kind} where there is none")
+        raise SnapshotError(f"the snapshot does not fit a {type(owner).__name__}: a {str(kind)[:40]} where there is none")
 
     def _record(self, data: dict[str, Any], owner: Any) -> Any:
         kind = VALUES[data["as"]]
@@ -142,11 +146,34 @@ class Giver:
 
     def _array(self, saved: np.ndarray, now: Any, owner: Any) -> np.ndarray:
         """In place, where native code has the address; arrays that a class names in RESIZED are replaced."""
-        if not isinstance(now, np.ndarray) or any(now is getattr(owner, name) for name in getattr(owner, "RESIZED", ())):
+        if not isinstance(now, np.ndarray):
             return saved
+        if any(now is getattr(owner, name) for name in getattr(owner, "RESIZED", ())) and saved.ndim == now.ndim:
+            return saved.astype(now.dtype, casting="no")
         if now.shape != saved.shape or now.dtype != saved.dtype:
             raise SnapshotError(
                 f"the snapshot does not fit a {type(owner).__name__}: {saved.shape} of {saved.dtype} for {now.shape} of {now.dtype}"
             )
         now[...] = saved
         return now
+
+
+def _may_replace(data: Any, now: Any) -> bool:
+    """Whether a plain value may stand where `now` stands: a number for a number, a text for a text, nothing for what need not be there."""
+    if hasattr(now, "WIRING") or isinstance(now, np.ndarray):
+        return False
+    if now is None or isinstance(now, (Enum, tuple)) or is_dataclass(now):
+        return data is None or type(data) in PLAIN
+    if isinstance(now, (bool, int, float)):
+        return data is None or isinstance(data, (bool, int, float))
+    if isinstance(now, str):
+        return data is None or isinstance(data, str)
+    return data is None
+
+
+def _method(owner: Any, name: Any) -> Any:
+    """A method of an object's own class."""
+    found = getattr(owner, name) if isinstance(getattr(type(owner), name, None), FunctionType) else None
+    if not isinstance(found, MethodType):
+        raise SnapshotError(f"the snapshot does not fit a {type(owner).__name__}: no method where one is named")
+    return found

@@ -6,6 +6,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from emu.errors import UsageError
+
 MOST_SHOWN = 60  # characters of a user's text in a message
 MOST_LINE = 400  # of a line of a guest's output
 MOST_KNOWN = 30  # known words that a message lists
@@ -34,9 +36,10 @@ def quoted(text: str) -> str:
 def suggestion(word: str, known: Iterable[str]) -> str:
     """What follows `unknown ... "word"`: the nearest known word, else all of them if they are not too many."""
     words = list(dict.fromkeys(known))
-    near = difflib.get_close_matches(word[:MOST_SHOWN], words, 1)
+    folded = {other.casefold(): other for other in words}
+    near = difflib.get_close_matches(word[:MOST_SHOWN].casefold(), folded, 1)
     if near:
-        return f"; did you mean {quoted(near[0])}?"
+        return f"; did you mean {quoted(folded[near[0]])}?"
     if not words or len(words) > MOST_KNOWN:
         return ""
     return f"; known are {', '.join(words)}"
@@ -50,3 +53,8 @@ def cut(text: str, most: int = MOST_LINE) -> str:
 def exit_value(value: int) -> str:
     """What a guest wrote to the debug-exit port: decimal, and hexadecimal where that looks different."""
     return str(value) if value < 10 else f"{value} ({value:#x})"
+
+
+def unknown(what: str, word: str, known: Iterable[str]) -> UsageError:
+    """The error for a word of a command line that is not among the known ones."""
+    return UsageError(f"unknown {what} {quoted(word)}{suggestion(word, known)}")

@@ -1,171 +1,187 @@
-"""`emu host`: many VMs on one machine."""
+"""`emu host`: many VMs on one machine.
+
+Whatever ends a run (its time, a signal, a terminal that is gone, a full disk): first the snapshot is written, then the log, then comes what is for the user's eyes.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import signal
+import os
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-
-from rich.console import Console, Group
-from rich.live import Live
-from rich.status import Status
-from rich.text import Text
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from emu.cli.console import write_out
 from emu.cli.host_options import HostOptions
+from emu.cli.host_watcher import Display, Lines, Tables, Watcher, say
+from emu.cli.interrupts import Ending
+from emu.cli.top import LiveTop, can_show
 from emu.devices.clock import NEVER
-from emu.errors import OutputError
+from emu.errors import EmuError, printable
 from emu.events import Outcome
-from emu.host import snapshot
+from emu.host import log, snapshot
 from emu.host.host import Host
 from emu.host.hosted import HostedVm, Phase
-from emu.host.log import HostLog
-from emu.host.progress import Progress
 from emu.host.report import find_page, page_report, sharing_report, write_sharing_table
-from emu.host.screen import WIDE, Top
 from emu.host.statistics import machine_row, state_line, vm_rows
-from emu.machine import crash, native
+from emu.machine import crash
 
 STATUS_INTERRUPTED = 130
 STATUS_VM_FAILED = 1
-LINE_SECONDS = 30  # of real time between two lines of progress, where guests print to the same screen
+
+
+class Saver:
+    """Writes the run's snapshots to a file, or beside it when another run writes the same."""
+
+    def __init__(self, host: Host, path: Path, ending: Ending) -> None:
+        self._host, self._path, self._ending = host, path, ending
+        self._seen = _identity(path)
+        self._began = host.now
+        self.messages: list[str] = []  # for the user, when there is time
+
+    def save(self) -> None:
+        """Write one; raises OutputError, and then the one before is still there."""
+        now = _identity(self._path)
+        if now is not None and now != self._seen:
+            beside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+            self.messages.append(f"{self._path}: another run wrote it meanwhile: this one's snapshot is {beside}")
+            self._path = beside
+        snapshot.save(self._host, self._path)
+        self._seen = _identity(self._path)
+
+    def save_last(self) -> None:
+        """The one at the end of the run, if there is something to save; raises OutputError."""
+        if self._host.is_cut:
+            self.messages.append(f"not saved, as a slice was broken off: {self._path} is as it was")
+        elif self._ending.seen and self._host.now == self._began:
+            self.messages.append(f"not saved, as nothing had run yet: {self._path} is as it was")
+        else:
+            self.save()
+            at = f"{self._host.seconds:.1f} virtual seconds"
+            self.messages.append(f"saved at {at}; go on with: emu host --resume {self._path}")
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """What tells a file from one that took its place; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 @dataclass
-class _Watcher:
-    """Shows what happens: consoles line by line, the table, the log, progress."""
+class _Problems:
+    """What failed, in the order of what it costs the user."""
 
-    options: HostOptions
-    progress: Progress
-    log: HostLog | None
-    live: Live | None
-    status: Status | None  # where progress has a line of its own
-    parts: dict[str, bytes] = field(default_factory=dict)  # of a line that a VM has not ended yet
-    told: float = 0  # real seconds at the last line of progress
-    top: Top = field(init=False)
-
-    def __post_init__(self) -> None:
-        """The table is as wide as the screen."""
-        self.top = Top(self.live.console.width if self.live is not None else 0)
-
-    def second(self, host: Host) -> None:
-        """A virtual second has ended."""
-        if self.log is not None:
-            self.log.second(host)
-        if self.live is not None:
-            self.live.update(Group(self.top.table(host), Text(self.progress.line())), refresh=True)
-        elif self.status is not None:
-            self.status.update(Text(self.progress.line()))
-        elif sys.stderr.isatty() and not self.options.quiet and self.progress.elapsed - self.told > LINE_SECONDS:
-            self.told = self.progress.elapsed
-            _say(self.progress.line())
-
-    def said(self, vm: HostedVm, data: bytes) -> None:
-        """A VM printed."""
-        *lines, rest = (self.parts.get(vm.name, b"") + data).split(b"\n")
-        self.parts[vm.name] = rest
-        if self.live is None and not self.options.quiet:
-            write_out(b"".join(b"%s: %s\n" % (vm.name.encode(), line.rstrip(b"\r")) for line in lines))
+    run: BaseException | None = None  # the run itself: it is raised when all that is known by then has been said
+    save: EmuError | None = None
+    report: EmuError | None = None
+    log: EmuError | None = None
+    display: EmuError | None = None
 
 
 def run(options: HostOptions) -> int:
     """Run a scenario, or go on with one; the exit status: 1 if a guest failed or a VM could not go on."""
     crash.install()
-    host = _host(options)
-    for name, ppn in options.pages:
-        find_page(host, name, ppn)
-    interrupted: list[int] = []
-    with _on_interrupt(host, interrupted, waits=options.save is not None), contextlib.ExitStack() as stack:
+    problems = _Problems()
+    ending = Ending()
+    with ending, contextlib.ExitStack() as stack:
+        host = _host(options, ending)
         stack.callback(host.close)
+        for name, ppn in options.pages:
+            find_page(host, name, ppn)
         if options.seconds_us is not None:
             host.ends_at = host.scenario.instructions(options.seconds_us)
-        log = stack.enter_context(HostLog(options.log)) if options.log is not None else None
-        live = stack.enter_context(Live(console=_screen(), auto_refresh=False)) if options.top else None
-        status = stack.enter_context(Console(stderr=True).status("")) if live is None and _has_line_for_itself(options) else None
-        _go(host, _Watcher(options, Progress(host), log, live, status), options, interrupted)
-        if live is not None:
-            live.stop()
-        if status is not None:
-            status.stop()
-        native.mark_cache_complete()
-        unsaved = _save_last(host, options)
-        _close(host, options)
-        if unsaved is not None:
-            raise unsaved
-        failed = [vm for vm in host.vms if _has_failed(vm)]
-    return STATUS_INTERRUPTED if interrupted else STATUS_VM_FAILED if failed else 0
+        saver = None if options.save is None else Saver(host, options.save, ending)
+        record = None if options.log is None else log.HostLog(options.log, log.metadata(host))
+        watcher = Watcher(host, _display(options, ending), record)
+        crash.at_crash(watcher.finish_log)
+        try:
+            problems.run = _failure_of(lambda: _go(host, watcher, saver, options, ending))
+            if saver is not None and problems.run is None:
+                problems.save = _attempt(saver.save_last)
+            watcher.measure_rest()
+        finally:
+            watcher.finish_log()
+            watcher.close()
+        problems.log, problems.display = watcher.log_problem, watcher.display_problem
+        texts = _texts(host, options)
+        failed = any(map(_has_failed, host.vms))
+        if options.sharing_pages is not None:
+            table = options.sharing_pages
+            problems.report = _attempt(lambda: write_sharing_table(host, table))
+    # From here signals act as usual, and nothing is left to be lost.
+    said = _attempt(lambda: _tell(options, texts, [] if saver is None else saver.messages))
+    problems.display = problems.display or said
+    return _status(problems, is_interrupted=bool(ending.seen), has_failed=failed)
 
 
-def _host(options: HostOptions) -> Host:
-    if options.scenario is not None:
-        return Host(options.scenario, threads=options.threads, swap_folder=options.swap_folder, checks=options.checks)
-    assert options.resume is not None
-    return snapshot.load(options.resume, snapshot.Options(options.threads, options.swap_folder, options.checks))
-
-
-def _has_line_for_itself(options: HostOptions) -> bool:
-    return sys.stderr.isatty() and (options.quiet or not sys.stdout.isatty())
-
-
-def _go(host: Host, watcher: _Watcher, options: HostOptions, interrupted: list[int]) -> None:
-    """Run to the end, with a snapshot now and then."""
-    every = host.scenario.instructions(options.save_every_us or 0)
-    while not host.is_over and not interrupted:
-        due = host.now + every if every else NEVER
-        host.run(watcher, stop=lambda due=due: bool(interrupted) or host.now >= due)  # type: ignore[misc]
-        if options.save is not None and host.now >= due and not host.is_over and not interrupted:
-            try:
-                snapshot.save(host, options.save)
-            except OutputError as error:  # the run is worth more; the snapshot before is still there
-                _say(str(error))
-
-
-def _save_last(host: Host, options: HostOptions) -> OutputError | None:
-    """The snapshot at the end; why it cannot be written, which is said when all else has been."""
-    if options.save is None:
-        return None
+def _failure_of(action: Callable[[], object]) -> BaseException | None:
+    """Do something that may fail in any way; how it failed."""
     try:
-        snapshot.save(host, options.save)
-    except OutputError as error:
+        action()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  (raised in the end, by `_status`)
         return error
-    if not options.quiet:
-        seconds = host.now / host.scenario.insns_per_second
-        _say(f"saved at {seconds:.1f} virtual seconds; go on with: emu host --resume {options.save}")
     return None
 
 
-def _say(line: str) -> None:
-    """A line for the user, on standard error."""
+def _attempt(action: Callable[[], object]) -> EmuError | None:
+    """Do something that other things must not wait for; the error if it fails."""
     try:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"emu: {line}", markup=False)
-        sys.stderr.flush()
-    except OSError as error:
-        raise OutputError("standard error cannot be written") from error
+        action()
+    except EmuError as error:
+        return error
+    return None
 
 
-def _screen() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDE)
+def _status(problems: _Problems, *, is_interrupted: bool, has_failed: bool) -> int:
+    """The exit status; raises the worst of the problems. That a terminal is gone is no news to who ended the run."""
+    worst = problems.run or problems.save or problems.report or problems.log
+    if worst is None and not is_interrupted:
+        worst = problems.display
+    if worst is not None:
+        raise worst
+    return STATUS_INTERRUPTED if is_interrupted else STATUS_VM_FAILED if has_failed else 0
 
 
-@contextlib.contextmanager
-def _on_interrupt(host: Host, seen: list[int], *, waits: bool) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGHUP end the run: with `waits` behind the slice, unless it is the second time."""
+def _host(options: HostOptions, ending: Ending) -> Host:
+    if options.scenario is not None:
+        ending.must_finish()
+        return Host(options.scenario, threads=options.threads, swap_folder=options.swap_folder, checks=options.checks)
+    assert options.resume is not None
+    read = snapshot.read(options.resume)
+    ending.must_finish()
+    return snapshot.resume(read, snapshot.Options(options.threads, options.swap_folder, options.checks))
 
-    def handler(number: int, _frame: object) -> None:
-        seen.append(number)
-        if not waits or len(seen) > 1:
-            host.interrupt()
 
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
+def _display(options: HostOptions, ending: Ending) -> Display:
+    if not options.top:
+        return Lines(ending, is_quiet=options.quiet)
+    return LiveTop(ending) if can_show(sys.stdout) else Tables(ending)
+
+
+def _go(host: Host, watcher: Watcher, saver: Saver | None, options: HostOptions, ending: Ending) -> None:
+    """Run to the end, with a snapshot now and then."""
+    every = host.scenario.instructions(options.save_every_us or 0)
+
+    def must_end() -> bool:
+        watcher.hold()
+        return bool(ending.seen) or watcher.has_problem
+
+    ending.begin(host.interrupt)
+    while not (host.is_over or host.is_cut or must_end()):
+        due = host.now + every if every else NEVER
+        host.run(watcher, stop=lambda due=due: must_end() or host.now >= due)  # type: ignore[misc]
+        if saver is not None and host.now >= due and not (host.is_over or host.is_cut or must_end()):
+            problem = _attempt(saver.save)
+            if problem is not None:  # the run is worth more; the snapshot before is still there
+                _attempt(lambda: say(str(problem)))  # noqa: B023  (called at once)
+    ending.finish()
+    if saver is None:
+        watcher.last_words()
 
 
 def _has_failed(vm: HostedVm) -> bool:
@@ -174,22 +190,29 @@ def _has_failed(vm: HostedVm) -> bool:
     return vm.stop is None or vm.stop.outcome is not Outcome.EXITED or vm.stop.value != 0
 
 
-def _close(host: Host, options: HostOptions) -> None:
-    """What is left to say."""
+@dataclass(frozen=True)
+class _Texts:
+    """What is left to say, as of the run's end."""
+
+    output: str
+    errors: list[str]
+
+
+def _texts(host: Host, options: HostOptions) -> _Texts:
+    parts = []
     if options.sharing_report:
-        write_out(sharing_report(host).encode())
-    if options.pages:
-        write_out("".join(page_report(host, name, ppn) for name, ppn in options.pages).encode())
-    if options.sharing_pages is not None:
-        write_sharing_table(host, options.sharing_pages)
+        parts.append(sharing_report(host))
+    parts += [page_report(host, name, ppn) for name, ppn in options.pages]
+    endings = {vm.name: vm.why for vm in host.vms if vm.why}
     if options.as_json:
-        record = {"machine": asdict(machine_row(host)), "vms": [asdict(row) for row in vm_rows(host)], "ended": _endings(host)}
-        write_out((json.dumps(record) + "\n").encode())
-    if not options.quiet:
-        _say(state_line(machine_row(host)).strip())
-        for name, why in _endings(host).items():
-            _say(f"{name}: {why}")
+        record = {"machine": asdict(machine_row(host)), "vms": [asdict(row) for row in vm_rows(host)], "ended": endings}
+        parts.append(json.dumps(record) + "\n")
+    summary = [] if options.quiet else [state_line(machine_row(host)).strip()] + [f"{n}: {why}" for n, why in endings.items()]
+    return _Texts("".join(parts), summary)
 
 
-def _endings(host: Host) -> dict[str, str]:
-    return {vm.name: vm.why for vm in host.vms if vm.why}
+def _tell(options: HostOptions, texts: _Texts, messages: list[str]) -> None:
+    if texts.output:
+        write_out(texts.output.encode("utf-8", "backslashreplace"))
+    for line in ([] if options.quiet else messages) + texts.errors:
+        say(printable(line))

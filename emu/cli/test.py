@@ -11,10 +11,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from emu.cli.compiling import COMPILING
+from emu.cli.compiling import prepare_native_code
 from emu.cli.console import write_out
 from emu.config import Mmu, VmConfig, parse_duration, parse_size
 from emu.errors import FileErrors, OutputError, UsageError
+from emu.machine.native import CACHE
 from emu.suite import cases as suite_cases
 from emu.suite import qemu, report
 from emu.suite.cases import Case
@@ -23,7 +24,7 @@ from emu.suite.pool import Pool
 from emu.suite.reading import read_suite
 from emu.suite.results import FAIL, Job, Result, jobs_of
 from emu.suite.runner import matches, run_jobs
-from emu.wording import one_line, suggestion
+from emu.wording import one_line, suggestion, unknown
 
 STATUS_FAILED = 1
 STATUS_INTERRUPTED = 130
@@ -54,7 +55,7 @@ def parse_mmus(text: str) -> tuple[Mmu, ...]:
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in tuple(Mmu):
-            raise UsageError(f"unknown MMU '{name}': known are {', '.join(Mmu)}")
+            raise unknown("MMU", name, Mmu)
     return tuple(mmu for mmu in Mmu if mmu in names)
 
 
@@ -135,6 +136,8 @@ def _read_all(files: list[Path]) -> list[Case]:
 
 def _run(options: TestOptions, jobs: list[Job]) -> tuple[list[Result], bool]:
     """Results in the order in which they came, and whether Ctrl-C ended it."""
+    if not CACHE.is_complete():  # in this process, which can show it
+        prepare_native_code()
     results: list[Result] = []
     workers = min(options.workers or len(os.sched_getaffinity(0)), len(jobs))
     console = Console(stderr=True, highlight=False)
@@ -142,7 +145,7 @@ def _run(options: TestOptions, jobs: list[Job]) -> tuple[list[Result], bool]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("running", total=len(jobs))
         try:
-            with Pool(workers, _announce_compilation) as pool:
+            with Pool(workers) as pool:
                 for result in run_jobs(pool, jobs):
                     results.append(result)
                     if not (options.as_tap or options.as_json):
@@ -151,10 +154,6 @@ def _run(options: TestOptions, jobs: list[Job]) -> tuple[list[Result], bool]:
         except KeyboardInterrupt:
             return results, True
     return results, False
-
-
-def _announce_compilation() -> None:
-    _complain(f"{COMPILING}\n")
 
 
 def _report(options: TestOptions, results: list[Result], updated: list[str]) -> None:

@@ -7,6 +7,7 @@ slices everything happens in the order of the VMs' numbers.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,13 @@ from emu.vm import check, pmap, reasons
 from emu.vm.vm import VirtualMachine
 
 SLICES_A_SECOND = 10
+LONGEST_NAME = 100  # of a VM, in the name of its swap area: file systems take 255 bytes
 STUCK_SECONDS = 60  # of virtual time in which no VM can run: then none ever will
+
+
+def _file_name(name: str) -> str:
+    """What of a VM's name can be part of a file's."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)[:LONGEST_NAME]
 
 
 class Observer(Protocol):
@@ -40,14 +47,16 @@ class Observer(Protocol):
     def second(self, host: Host) -> None:
         """A virtual second has ended."""
 
-    def said(self, vm: HostedVm, data: bytes) -> None:
-        """A VM printed on its console."""
+    def said(self, vm: HostedVm, data: bytes) -> int:
+        """A VM printed on its console, and this is not told yet; how many bytes of it are told now. The others are kept, in snapshots too."""
 
 
 class Host:
     """A machine and its VMs, from a scenario. `close` ends all."""
 
-    WIRING: ClassVar = frozenset({"scenario", "ends_at", "seconds_in_vms", "_checks", "_slice", "_pool", "_lock", "_specs"})
+    WIRING: ClassVar = frozenset(
+        {"scenario", "ends_at", "seconds_in_vms", "is_cut", "_is_in_slice", "_checks", "_slice", "_pool", "_lock", "_specs"}
+    )
 
     def __init__(
         self,
@@ -63,6 +72,8 @@ class Host:
         self.now = 0  # virtual time of the machine, in instructions
         self.ends_at = None if scenario.seconds_us is None else scenario.instructions(scenario.seconds_us)
         self.seconds_in_vms = 0.0  # of wall time, while VMs ran
+        self.is_cut = False  # a slice was broken off: there is nothing to go on from
+        self._is_in_slice = False
         self._checks = checks
         self._slice = max(1, scenario.insns_per_second // SLICES_A_SECOND)
         self._pool = ThreadPoolExecutor(threads)
@@ -72,14 +83,20 @@ class Host:
         self._scan_debt = 0.0  # pages
         self._stuck = 0  # slices in which no VM could run
         self._times = 0  # all VMs' virtual time after the last slice
-        self.vms = [self._plan(number, spec, swap_folder) for number, spec in enumerate(scenario.vms, 1)]
+        self.vms: list[HostedVm] = []
+        try:
+            for number, spec in enumerate(scenario.vms, 1):
+                self.vms.append(self._plan(number, spec, swap_folder))
+        except BaseException:
+            self.close_hard()  # swap areas are files that would stay
+            raise
         self._specs = {vm.number: spec for vm, spec in zip(self.vms, scenario.vms, strict=True)}
         self._happened = {vm.number: 0 for vm in self.vms}  # events of each
 
     def _plan(self, number: int, spec: VmSpec, folder: Path | None) -> HostedVm:
         pages = spec.memory // PAGE_BYTES
         slots = pages - spec.min // PAGE_BYTES if self.scenario.services.swap else 0
-        path = None if folder is None else folder / f"{number}-{spec.name}.swap"
+        path = None if folder is None else folder / f"{number}-{_file_name(spec.name)}.swap"
         return HostedVm(
             name=spec.name,
             number=number,
@@ -96,9 +113,9 @@ class Host:
 
     def run(self, observer: Observer | None = None, *, stop: Callable[[], bool] = lambda: False) -> None:
         """Run to the scenario's end, or until `stop` says so between two slices."""
-        while not self.is_over and not stop():
+        while not (self.is_over or self.is_cut or stop()):
             self.step()
-            if observer is not None:
+            if observer is not None and not self.is_cut:
                 self._tell(observer)
 
     @property
@@ -110,9 +127,8 @@ class Host:
     def _tell(self, observer: Observer) -> None:
         for vm in self.vms:
             if vm.console.output:
-                data = bytes(vm.console.output)
-                vm.console.output.clear()
-                observer.said(vm, data)
+                del vm.console.output[: observer.said(vm, bytes(vm.console.output))]
+            vm.console.debug.clear()  # nobody looks at it
         if self.now % self.scenario.insns_per_second < self._slice:
             observer.second(self)
 
@@ -121,6 +137,8 @@ class Host:
         self._start_due()
         self._happen()
         self._run_slice(self.now + self._slice)
+        if self.is_cut:
+            return
         self.now += self._slice
         for vm in self._living():
             vm.settle()
@@ -165,7 +183,7 @@ class Host:
 
     def _begin(self, vm: HostedVm) -> None:
         spec = self._specs[vm.number]
-        self.adopt(vm, build.new_vm(vm, spec, self.scenario.insns_per_second, build.boot_files(spec), build.new_disk(spec)))
+        self.adopt(vm, build.new_vm(vm, spec, self.scenario.insns_per_second, build.boot_files(spec), build.new_disks(spec)))
 
     def adopt(self, vm: HostedVm, machine: VirtualMachine) -> None:
         """A VM has its machine."""
@@ -204,16 +222,21 @@ class Host:
 
     def _run_slice(self, until: int) -> None:
         pending = [vm for vm in self.vms if vm.phase is Phase.RUNNING]
+        behind = {vm.number: vm.behind(self.now) for vm in self._living()}
         self._top_up(pending)
         start = time.perf_counter()  # for the benchmarks: nothing in a run depends on it
-        while pending:
+        self._is_in_slice = True
+        while pending and not self.is_cut:
             list(self._pool.map(lambda vm: vm.run_until(until), pending))
             starved = [vm for vm in pending if vm.phase is Phase.RUNNING and vm.vm.is_starved]
             for vm in starved:
                 vm.settle()
             self._top_up(starved)
             pending = [vm for vm in starved if vm.reserve_count >= reasons.HOSTED_LOW]
+        self._is_in_slice = False
         self.seconds_in_vms += time.perf_counter() - start
+        for vm in self._living():
+            vm.count_lost(vm.behind(until) - behind[vm.number])
 
     def _top_up(self, vms: list[HostedVm]) -> None:
         for vm in vms:
@@ -226,7 +249,6 @@ class Host:
                 if self.sharing is not None:
                     self.sharing.forget(vm.vm.state)
                 self.reclamation.disk.forget(vm.number)
-                self.reclamation.counts.cow_breaks += vm.cow_breaks
                 vm.release()
 
     def _serve(self) -> None:
@@ -242,9 +264,11 @@ class Host:
     # ---- the end ----
 
     def interrupt(self) -> None:
-        """Stop all VMs soon; for a signal handler."""
-        for vm in self._living():
-            vm.vm.interrupt()
+        """Break the slice off that is under way, if one is: the run ends, and cannot go on. For a signal handler of the thread that runs it."""
+        if self._is_in_slice:
+            self.is_cut = True
+            for vm in self._living():
+                vm.vm.interrupt()
 
     def close(self) -> None:
         """End all VMs."""
@@ -259,6 +283,11 @@ class Host:
         for vm in self.vms:
             vm.swap.close()
         self._pool.shutdown()
+
+    @property
+    def seconds(self) -> float:
+        """Virtual time in seconds."""
+        return self.now / self.scenario.insns_per_second
 
     def check(self) -> None:
         """Assert the invariants of every VM, of sharing, of the swap areas, and that the machine's frames add up; raises BrokenInvariantError."""

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from emu.errors import EmuError
+from emu.errors import explain
 from emu.events import Kind, Outcome
 from emu.host.scenario import EXCEPTIONS
 from emu.machine import control as cbw
@@ -21,7 +21,7 @@ from emu.machine.memory import MachineMemory
 from emu.resources.sampling import WorkingSet
 from emu.resources.swap_area import SwapArea
 from emu.saving import as_value
-from emu.units import MPN, PAGE_BYTES
+from emu.units import MPN, PAGE_BYTES, pages_of
 from emu.vm import pmap
 from emu.vm.exits import Stop
 from emu.vm.launch import RecordingConsole
@@ -49,6 +49,18 @@ class SwapCounts:
 
 
 @dataclass
+class Times:
+    """Where a VM's time went since its start: instructions of virtual time. They stay when it has ended."""
+
+    WIRING: ClassVar[frozenset[str]] = frozenset()
+
+    ran: int = 0  # it retired so many instructions
+    stalled: int = 0  # it waited for pages of its swap area
+    blocked: int = 0  # the machine did not let it run
+    starved: int = 0  # it had no frames to go on with before a slice ended
+
+
+@dataclass
 class HostedVm:
     """One VM; implements `emu.vm.outside.HostSide`. Times are instructions of the machine's virtual time."""
 
@@ -68,6 +80,8 @@ class HostedVm:
     why: str = ""  # it is blocked or has ended
     stop: Stop | None = None
     swapped: SwapCounts = field(default_factory=SwapCounts)
+    times: Times = field(default_factory=Times)
+    cow_breaks_before: int = 0  # shared pages that it had broken off when it gave its memory back
     swap_problem: str = ""  # why its area took no more pages at the last attempt
     balloon_is_set: bool = False  # by the scenario: the policy leaves the target alone from then on
     working_set: WorkingSet | None = None  # once it runs, if working sets are sampled
@@ -91,7 +105,9 @@ class HostedVm:
         """Put a page of the swap area into a frame."""
         self.swap.get(slot, memoryview(self.memory.frame(MPN(mpn))))  # type: ignore[arg-type]
         self.swapped.read += 1
-        return 0 if slot in self.writing else self.page_insns
+        stall = 0 if slot in self.writing else self.page_insns
+        self.times.stalled += stall
+        return stall
 
     def allocate(self) -> None:
         """Frames at once."""
@@ -106,7 +122,6 @@ class HostedVm:
 
     def break_something(self, fault: str) -> None:
         """A fault of the scenario: an exception, a reset, or a disk that is broken from now on (until `none`)."""
-        drive = self.vm.board.ide.drive
         if fault in EXCEPTIONS:
             self.vm.inject_fault(EXCEPTIONS[fault])
         elif fault == "reset":
@@ -115,8 +130,9 @@ class HostedVm:
             self.swap.fails_to_write = True
         elif fault == "swap-read":
             self.swap.fails_to_read = True
-        elif drive is not None and fault in ("disk", "none"):
-            drive.is_broken = fault == "disk"
+        elif fault in ("disk", "none"):
+            for drive in self.vm.board.ide.drives:
+                drive.is_broken = fault == "disk"
         if fault == "none":
             self.swap.fails_to_read = self.swap.fails_to_write = False
 
@@ -127,16 +143,29 @@ class HostedVm:
         vm = self.vm
         try:
             vm.run_until(now - self.started_at)
-        except EmuError as error:
-            self.end(str(error))
+        except Exception as error:  # noqa: BLE001  (the other VMs go on)
+            self.end(str(explain(error)))
             return
+        finally:
+            self.times.ran = vm.retired_insns
         stop = vm.last_stop
-        if stop is not None and stop.outcome is not Outcome.PAUSED:
+        if stop is not None and stop.outcome not in (Outcome.PAUSED, Outcome.INTERRUPTED):
             self.stop = stop
             self.end(
                 f"{stop.outcome}"
                 + (f" with value {stop.value}" if stop.outcome is Outcome.EXITED else f" {stop.why}" * bool(stop.why))
             )
+
+    def behind(self, now: int) -> int:
+        """How far its own time is behind the machine's."""
+        return max(0, now - self.started_at - self.vm.virtual_time)
+
+    def count_lost(self, time: int) -> None:
+        """It fell so much behind in a slice; what it makes up for later is not taken off again."""
+        if self.phase is Phase.BLOCKED:
+            self.times.blocked += max(0, time)
+        elif self.vm.is_starved:
+            self.times.starved += max(0, time)
 
     def end(self, why: str) -> None:
         """It does not run any more."""
@@ -150,6 +179,7 @@ class HostedVm:
     def release(self) -> None:
         """Give everything back to the machine; what it shared must be counted off before."""
         self.settle()
+        self.cow_breaks_before = self.cow_breaks
         self.vm.close()
         self.swap.close()
         self._vm = self.working_set = None
@@ -168,12 +198,16 @@ class HostedVm:
     @property
     def cow_breaks(self) -> int:
         """Shared pages that it broke off since it started."""
-        return int(self.vm.state.counters[Kind.COW_BREAK])
+        return int(self.vm.state.counters[Kind.COW_BREAK]) if self.has_memory else self.cow_breaks_before
 
     def overhead_pages(self) -> int:
         """Frames for tables, the reserve and the VMM's own, which are no memory of the guest."""
         own = int(np.sum(self.memory.frames.records["owner"] == self.number))
         return own - self.count(pmap.PRESENT_PAGE)
+
+    def code_pages(self) -> int:
+        """Memory of the host, not of the machine, that the engine has for the VM's translated code."""
+        return pages_of(self.vm.cpu.engine.code_buffer.used_bytes())
 
     def keep_swap_slots(self) -> None:
         """Free the slots of pages that are neither on the area nor came from it unchanged: those in the balloon, or never touched since a reset."""

@@ -31,7 +31,6 @@ class MachineCounts:
 
     frames_shared: int = 0  # freed by sharing
     paged_out: int = 0
-    cow_breaks: int = 0  # of VMs that have ended
     changes: list[tuple[int, FreeState]] = field(default_factory=list)  # of the free state: virtual time, what it is since
 
 

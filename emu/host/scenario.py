@@ -115,9 +115,7 @@ def find(name: str) -> Path:
         return known[name]
     path = Path(name)
     if not path.exists():
-        near = suggestion(name, known)
-        hint = near if "did you mean" in near else ""
-        raise UsageError(f"unknown scenario '{name}': neither a file nor one of {', '.join(known)}{hint}")
+        raise UsageError(f"unknown scenario {quoted(name)}: there is no such file{suggestion(name, known)}")
     return path
 
 

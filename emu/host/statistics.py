@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -30,8 +31,8 @@ class VmRow:
     mctlmax: int
     swcur: int  # on its swap area
     swtgt: int  # that it should have there: what its target leaves after the balloon's most
-    swr: int  # pages read since the start, and written
-    sww: int
+    swapped_in: int  # pages read from it since the VM's start, and written
+    swapped_out: int
     shrd: int  # shared pages
     zero: int  # of them, pages of zeros
     shrdsvd: float  # frames that sharing saves it: a shared frame counts for each VM in part
@@ -44,7 +45,9 @@ class VmRow:
 
 
 def vm_row(host: Host, vm: HostedVm) -> VmRow:
-    """The numbers of a VM that has memory."""
+    """The numbers of a VM: what it did if it has ended, else with what it has."""
+    if not vm.has_memory:
+        return _ended_row(host, vm)
     state = vm.vm.state
     ram = state.pmap[: state.ram_pages]
     kinds = ram >> pmap.STATE_SHIFT & pmap.STATE_MASK
@@ -53,7 +56,6 @@ def vm_row(host: Host, vm: HostedVm) -> VmRow:
     references = np.ones(0) if host.sharing is None else host.sharing.table.references(shared)
     zero_frame = -1 if host.sharing is None else host.sharing.zero_frame
     hints = 0 if host.sharing is None else int(np.count_nonzero(host.sharing.table.listed[present]))
-    found = dict.fromkeys(COUNTS, 0) if host.sharing is None else host.sharing.table.counts_of(vm.number)
     target = host.reclamation.allocations.get(vm.number, 0)
     most = host.reclamation.balloon_most(vm)
     return VmRow(
@@ -69,23 +71,95 @@ def vm_row(host: Host, vm: HostedVm) -> VmRow:
         mctlmax=most,
         swcur=int(np.count_nonzero(kinds == pmap.SWAPPED)),
         swtgt=max(0, state.ram_pages - target - most),
-        swr=vm.swapped.read,
-        sww=vm.swapped.written,
+        swapped_in=vm.swapped.read,
+        swapped_out=vm.swapped.written,
         shrd=len(shared),
         zero=int(np.count_nonzero(shared == zero_frame)),
         shrdsvd=float(len(shared) - np.sum(1.0 / references)),
         cowh=hints,
-        scanned=found["scanned"],
-        hints_matched=found["hints_matched"],
-        stale_hints=found["stale_hints"],
+        **_found(host, vm),
         cow_breaks=vm.cow_breaks,
         ovhd=vm.overhead_pages(),
     )
 
 
+def _found(host: Host, vm: HostedVm) -> dict[str, int]:
+    """What the scan found of a VM's pages, as far as rows have it."""
+    found = dict.fromkeys(COUNTS, 0) if host.sharing is None else host.sharing.table.counts_of(vm.number)
+    return {name: found[name] for name in ("scanned", "hints_matched", "stale_hints")}
+
+
+def _ended_row(host: Host, vm: HostedVm) -> VmRow:
+    sizes: dict[str, Any] = dict.fromkeys((field.name for field in fields(VmRow)), 0)
+    kept: dict[str, Any] = {"name": vm.name, "phase": str(vm.phase), "memsz": len(vm.swap.place_of), "cow_breaks": vm.cow_breaks}
+    kept |= {"swapped_in": vm.swapped.read, "swapped_out": vm.swapped.written}
+    return VmRow(**{**sizes, **kept, **_found(host, vm)})
+
+
 def vm_rows(host: Host) -> list[VmRow]:
     """Every VM that has memory, in the order of their numbers."""
     return [vm_row(host, vm) for vm in host.vms if vm.has_memory]
+
+
+@dataclass(frozen=True)
+class VmRates:
+    """What one VM did in an interval, and what it could not do because the machine has too little memory for all."""
+
+    interval: float  # virtual seconds
+    instructions: int  # that it retired
+    swr: float  # pages a second that came from its swap area, and that went there
+    sww: float
+    swap_stall: float  # virtual seconds in which it waited for pages of its swap area
+    blocked: float  # in which the machine did not let it run
+    frame_wait: float  # in which it had no frames to go on with
+    swpwt: float  # swap_stall as a part of the interval, in per cent
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The machine at a time, and its VMs with what they did since the time before: those that have memory, or had then."""
+
+    machine: MachineRow
+    vms: tuple[tuple[VmRow, VmRates], ...]
+    code_pages: dict[str, int]  # by VM: translated code, in the host's memory; when it is dropped depends on the host, so no log has it
+
+
+class Meter:
+    """Measures a host now and then; each interval begins where the one before ended, the first one when the meter is made."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._then = host.now
+        self._totals = {vm.number: _totals(vm) for vm in host.vms}
+        self._lived = {vm.number for vm in host.vms if vm.has_memory}
+
+    @property
+    def is_due(self) -> bool:
+        """Whether virtual time has passed since the last measurement."""
+        return self._host.now > self._then
+
+    def measure(self) -> Measured:
+        """Everything now, and since the last time."""
+        host = self._host
+        seen = [vm for vm in host.vms if vm.has_memory or vm.number in self._lived or _totals(vm) != self._totals[vm.number]]
+        rows = tuple((vm_row(host, vm), self._rates(vm)) for vm in seen)
+        self._then = host.now
+        self._totals = {vm.number: _totals(vm) for vm in host.vms}
+        self._lived = {vm.number for vm in host.vms if vm.has_memory}
+        return Measured(machine_row(host), rows, {vm.name: vm.code_pages() for vm in host.vms if vm.has_memory})
+
+    def _rates(self, vm: HostedVm) -> VmRates:
+        rate = self._host.scenario.insns_per_second
+        seconds = max(self._host.now - self._then, 1) / rate
+        done = [now - then for now, then in zip(_totals(vm), self._totals[vm.number], strict=True)]
+        ran, read, written, *waits = done
+        stalled, blocked, starved = (time / rate for time in waits)
+        return VmRates(seconds, ran, read / seconds, written / seconds, stalled, blocked, starved, 100 * stalled / seconds)
+
+
+def _totals(vm: HostedVm) -> tuple[int, ...]:
+    times = vm.times
+    return times.ran, vm.swapped.read, vm.swapped.written, times.stalled, times.blocked, times.starved
 
 
 @dataclass(frozen=True)
@@ -128,7 +202,7 @@ def machine_row(host: Host) -> MachineRow:
         scanned=found["scanned"],
         hints_matched=found["hints_matched"],
         stale_hints=found["stale_hints"],
-        cow_breaks=host.reclamation.counts.cow_breaks + sum(vm.cow_breaks for vm in host.vms if vm.has_memory),
+        cow_breaks=sum(vm.cow_breaks for vm in host.vms),
     )
 
 

@@ -48,11 +48,11 @@ class Cpu:
     WIRING: ClassVar = frozenset({"memory", "control", "engine", "_host", "_io", "_aside", "_scratch", "_places", "_eip"})
     RESIZED: ClassVar = ("frames",)
 
-    def __init__(self, memory: MachineMemory, control: np.ndarray, owner: int) -> None:
+    def __init__(self, memory: MachineMemory, control: np.ndarray, owner: int, code_bytes: int) -> None:
         places = calibrate()
         self.memory = memory
         self.control = control
-        self.engine = Engine(memory)
+        self.engine = Engine(memory, code_bytes)
         exit_checks.turn_off(self.engine, places.exit_check_switch)
         self.frames = memory.allocate(EXTRA_FRAMES, owner, FrameUse.VMM)
         self._host = self.engine.uc.context_save()
@@ -92,7 +92,7 @@ class Cpu:
             cbw.SCRATCH: int(self._scratch.ctypes.data),
             cbw.CC_OP_EFLAGS: places.cc_op_eflags,
             cbw.MEMORY: self.memory.address,
-            cbw.LIVE_CR3: live.env + env_at.CR3,
+            cbw.INTERCEPTS_AT: live.env + places.intercepts,
         } | {KEPT_MSRS[number]: context + place for number, place in places.msrs.items()}
         for word, value in words.items():
             self.control[word] = value

@@ -18,7 +18,7 @@ FILE_NAME = "suite.toml"
 DEFAULT_LIMIT = 1_000_000_000  # virtual time: 100 s, about what runners of test kernels give by the clock
 DEFAULT_OUTPUT_BYTES = 4 * MIB  # that a guest may print
 OWN_FORM, KVM_FORM = "emu", "kvm-unit-tests"  # of guests' reports
-OUTCOMES = tuple(o for o in Outcome if o not in (Outcome.INTERRUPTED, Outcome.PAUSED))
+OUTCOMES = tuple(o for o in Outcome if o not in (Outcome.INTERRUPTED, Outcome.PAUSED, Outcome.FAILED))
 EXTRA_COUNTERS = ("exits", "pf_taken", "nested_faults", "shadow_pages", "nested_pages")
 MMU_PLACE = "{mmu}"  # in the name of a golden file: the MMU's name
 
@@ -62,7 +62,7 @@ class Case:
     is_disk: bool = False
     append: str = ""
     modules: tuple[Path, ...] = ()
-    disk: Path | int | None = None  # attached: a file, which is not changed, or an empty one of so many bytes
+    disks: tuple[Path | int, ...] = ()  # attached: files, which are not changed, and empty ones of so many bytes
     balloon: str = ""  # targets at virtual times, as `emu boot --balloon` takes them
     memory_bytes: int = VmConfig.memory_bytes
     mmus: tuple[Mmu, ...] = tuple(Mmu)

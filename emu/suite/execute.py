@@ -49,7 +49,7 @@ def _bounded(reasons: list[str]) -> list[str]:
 
 def _check_files(case: Case) -> None:
     """Raise EmuError for what a guest is not booted from: pipes would be waited for, devices read for ever."""
-    for path in (case.image, *case.modules, *([case.disk] if isinstance(case.disk, Path) else ())):
+    for path in (case.image, *case.modules, *(disk for disk in case.disks if isinstance(disk, Path))):
         try:
             problem = not_regular(path.stat().st_mode)
         except OSError:
@@ -81,7 +81,7 @@ def _run(job: Job, groups: frozenset[str], last_events: int = 0) -> Finished:
         groups=groups,
         last_events=last_events,
         switches=job.switches,
-        disk=case.disk,
+        disks=case.disks,
         balloon=case.balloon,
     )
 

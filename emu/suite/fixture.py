@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ class Request:
     mmu: Mmu
     limit: int
     groups: frozenset[str]
-    disk: Path | int | None = None  # as `emu.suite.run.run_guest` takes it
+    disks: tuple[Path | int, ...] = ()  # as `emu.suite.run.run_guest` takes them
 
     @classmethod
     def from_settings(
@@ -36,7 +36,7 @@ class Request:
         mmu: str = "shadow",
         limit: int = DEFAULT_LIMIT,
         events: Iterable[str] = (),
-        disk: str | Path | None = None,
+        disk: str | Path | Sequence[str | Path] = (),
     ) -> Request:
         """Check what a test asks for; raises UsageError."""
         groups = frozenset(events)
@@ -45,7 +45,8 @@ class Request:
         if mmu not in tuple(Mmu):
             raise UsageError(f"unknown MMU '{mmu}': known are {', '.join(Mmu)}")
         what = launch.Boot(launch.find_image(str(image)), append, tuple(Path(module) for module in modules))
-        attached = None if disk is None else launch.disk_source(str(disk))
+        given = (disk,) if isinstance(disk, (str, Path)) else disk
+        attached = tuple(launch.disk_source(str(one)) for one in given)
         return cls(what, parse_size(memory), Mmu(mmu), limit, groups, attached)
 
 
@@ -57,7 +58,7 @@ def run_request(request: Request) -> Finished:
         mmu=request.mmu,
         limits=Limits(request.limit),
         groups=request.groups,
-        disk=request.disk,
+        disks=request.disks,
     )
     if finished.cut_off:
         raise EmuError(f"{request.what.image}: {finished.cut_off}")

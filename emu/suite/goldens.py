@@ -62,8 +62,8 @@ def problem_with(path: Path, case: Case) -> str:
         return "writes no hidden files"
     if Path(target).suffix.lower() in LIVE_SUFFIXES or parts[-1].lower() in LIVE_NAMES or os.access(target, os.X_OK):
         return "writes nothing that is run or read as settings"
-    disk = [case.disk] if isinstance(case.disk, Path) else []
-    if target in {os.path.realpath(file) for file in (case.suite, case.image, *case.modules, *disk)}:
+    disks = [disk for disk in case.disks if isinstance(disk, Path)]
+    if target in {os.path.realpath(file) for file in (case.suite, case.image, *case.modules, *disks)}:
         return "does not write over a file that the case is made of"
     return ""
 

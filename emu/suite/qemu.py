@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,20 +49,23 @@ def is_installed() -> bool:
     return shutil.which(PROGRAM) is not None
 
 
-def command(case: Case, disk: Path | None = None) -> list[str]:
-    """The command line that boots a case, with `disk` attached."""
+def command(case: Case, disks: Sequence[Path] = ()) -> list[str]:
+    """The command line that boots a case, with `disks` attached."""
     line = [PROGRAM, *OPTIONS, "-m", f"{case.memory_bytes >> 10}k", *_boot_options(case)]
-    return [*line, *(_drive(disk) if disk is not None else ()), *case.qemu_options]
+    return [*line, *(option for disk in disks for option in _drive(disk)), *case.qemu_options]
 
 
 @contextlib.contextmanager
-def _attached(case: Case) -> Iterator[Path | None]:
-    """The file of a case's disk; for one that has only a size, an empty file while QEMU runs."""
-    if not isinstance(case.disk, int):
-        yield case.disk
-        return
+def _attached(case: Case) -> Iterator[list[Path]]:
+    """The files of a case's disks; for one that has only a size, an empty file while QEMU runs."""
+    with contextlib.ExitStack() as stack:
+        yield [disk if isinstance(disk, Path) else stack.enter_context(_empty_file(disk)) for disk in case.disks]
+
+
+@contextlib.contextmanager
+def _empty_file(size: int) -> Iterator[Path]:
     with tempfile.NamedTemporaryFile(prefix="emu-disk-") as file:
-        file.truncate(case.disk)
+        file.truncate(size)
         yield Path(file.name)
 
 
@@ -89,9 +92,9 @@ def _escaped(path: Path) -> str:
 def run(case: Case, outcome: Outcome, output_bytes: int, seconds: float | None = None) -> QemuRun:
     """Run a case that ended here with `outcome`, within limits; raises EmuError when QEMU itself fails."""
     limit_s = min(ENDLESS_LIMIT_S if outcome is Outcome.HALTED else LIMIT_S, seconds or LIMIT_S)
-    with _attached(case) as disk, tempfile.TemporaryFile() as errors:
+    with _attached(case) as disks, tempfile.TemporaryFile() as errors:
         try:
-            process = subprocess.Popen(command(case, disk), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+            process = subprocess.Popen(command(case, disks), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
         except OSError as error:
             raise EmuError(f"{PROGRAM}: cannot be run ({error.strerror})") from error
         with process:

@@ -23,6 +23,7 @@ from emu.config import (
     parse_count,
     parse_duration,
 )
+from emu.devices.ide import MAX_DRIVES
 from emu.events import GROUPS, Outcome
 from emu.images import GuestInfo
 from emu.suite.cases import KVM_FORM, OUTCOMES, OWN_FORM, Bound, Case, Expectation, counter_names
@@ -195,6 +196,14 @@ def _exists(path: Path) -> bool:
         return False
 
 
+def _attached_disks(folder: Path, value: Any) -> tuple[Path | int, ...]:
+    """One, or a list."""
+    items = value if isinstance(value, list) else [value]
+    if len(items) > MAX_DRIVES:
+        raise WrongValueError(f"{len(items)} disks: at most {MAX_DRIVES} can be attached")
+    return tuple(_attached_disk(folder, item) for item in items)
+
+
 def _attached_disk(folder: Path, value: Any) -> Path | int:
     """A size, or a disk image beside the suite."""
     source = launch.disk_source(text(value))
@@ -306,7 +315,7 @@ def _case_keys(folder: Path) -> Keys:
         "boot_disk": ("boot_disk", partial(_image, folder, functools.cache(images.disks))),
         "append": ("append", _argument),
         "modules": ("modules", partial(_files, folder)),
-        "disk": ("disk", partial(_attached_disk, folder)),
+        "disk": ("disks", partial(_attached_disks, folder)),
         "balloon": ("balloon", _balloon),
         "memory": ("memory_bytes", size(MIN_MEMORY_BYTES, MAX_MEMORY_BYTES, unit=PAGE_BYTES, what="memory size")),
         "mmu": ("mmus", _mmus),

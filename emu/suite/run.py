@@ -5,20 +5,26 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from emu import events
+from emu import events, images
 from emu.config import Mmu, VmConfig, parse_balloon
 from emu.devices.board import COM1_BASE
+from emu.errors import explain
 from emu.events import Kind, Outcome
 from emu.suite.cases import DEFAULT_OUTPUT_BYTES
 from emu.tomlvalues import size_text
+from emu.trace.selection import Selection, Selector
 from emu.vm import launch
+
+if TYPE_CHECKING:
+    from emu.vm.exits import Stop
+    from emu.vm.vm import VirtualMachine
 
 TAIL_EVENTS = 20  # shown of a failed run
 MOST_EVENTS = 1 << 20  # of a golden trace, or kept for a test
@@ -48,7 +54,7 @@ class Finished:
     virtual_time: int
     counters: dict[str, int]
     events: np.ndarray  # dtype `emu.events.RECORD`, of the groups asked for; empty if none were
-    last_events: np.ndarray  # of all groups, but accesses of COM1 left out; empty if they were not asked for
+    last_events: np.ndarray  # the guest's own, of all groups, but accesses of COM1 left out; empty if they were not asked for
     cut_off: str = ""  # which limit of the host's ended it, if one did: the guest had no part in that
 
 
@@ -69,6 +75,7 @@ class _Watch:
         self._asked_for: list[np.ndarray] = []
         self._count = 0
         self.last = LastEvents(last_events)
+        self._select = Selector(Selection(frozenset(events.GROUPS)), images.firmware())
 
     def end(self, why: str) -> None:
         """End the run; from any thread."""
@@ -82,7 +89,7 @@ class _Watch:
 
     def happened(self, records: np.ndarray) -> None:
         """Events were recorded."""
-        self.last.add(records)
+        self.last.add(self._select(records))
         if self._is_asked_for.any():
             asked_for = records[self._is_asked_for[records["kind"]]]
             self._asked_for.append(asked_for)
@@ -167,13 +174,13 @@ def run_guest(
     groups: frozenset[str] = frozenset(),
     last_events: int = 0,
     switches: frozenset[str] = frozenset(),
-    disk: Path | int | None = None,
+    disks: Sequence[Path | int] = (),
     balloon: str = "",
 ) -> Finished:
-    """Boot and run to the end, or to a limit; keep all events of `groups`, and the last few of all.
+    """Boot and run to the end, or to a limit; keep all events of `groups`, and the last few of the guest's own.
 
-    `disk` is a file, of which the guest gets a copy in memory, or the size of an empty one; `balloon` has targets as `parse_balloon` takes them.
-    A reset by the guest is an end. Raises EmuError where the image cannot be booted or the VM cannot go on.
+    `disks` are files, of which the guest gets copies in memory, and sizes of empty ones; `balloon` has targets as `parse_balloon` takes them.
+    A reset by the guest is an end, and so is an error of emu (`Outcome.FAILED`). Raises EmuError where the image cannot be booted.
     """
     from emu.trace.counters import counters
 
@@ -183,14 +190,13 @@ def run_guest(
     settings = {"memory_bytes": memory_bytes, "mmu": mmu, "events": recorded, "shadow_switches": switches, "balloon_plan": plan}
     console = _Console(on_output=watch.printed)
     files = launch.boot_files(what, memory_bytes)
-    attached = None if disk is None else launch.scratch_disk(disk)
+    attached = launch.scratch_disks(disks, what)
     vm = launch.new_machine(VmConfig.from_mapping(settings), files, console, watch.happened, attached)
     vm.no_reboot = True
     watch.stop = vm.interrupt
     try:
         with watch.clock():
-            vm.run_until(limits.virtual_time, limit=limits.instructions)  # so that a guest that sleeps for ever ends too
-            stop = vm.run(limit=0)
+            stop = _run_to(vm, limits)
         vm.stop_event(stop)
         return Finished(
             outcome=stop.outcome,
@@ -210,6 +216,17 @@ def run_guest(
         vm.close()
         del vm
         collect()
+
+
+def _run_to(vm: VirtualMachine, limits: Limits) -> Stop:
+    """The end of a run at a limit of virtual time at the latest, so that a guest that sleeps for ever ends too."""
+    from emu.vm.exits import Stop
+
+    try:
+        vm.run_until(limits.virtual_time, limit=limits.instructions)
+        return vm.run(limit=0)
+    except Exception as error:  # noqa: BLE001  (what led to it is worth showing)
+        return Stop(Outcome.FAILED, why=str(explain(error)))
 
 
 def _is_of_serial_line(records: np.ndarray) -> np.ndarray:

@@ -12,11 +12,11 @@ changes when addresses may have got other code, and the address space). Code on 
 from __future__ import annotations
 
 from emu.machine import control as cbw
-from emu.machine import env
+from emu.machine import env, vmcb
 from emu.machine import paging as pg
 from emu.machine.decode import count_insns, insn_length
 from emu.machine.native import call2, compiled, load32, load64, store64
-from emu.vm import access, code, context, pmap, reasons, walk
+from emu.vm import access, code, context, fault_runs, pmap, reasons, walk
 from emu.vm.record import ring_is_nearly_full
 
 TABLE_ENTRIES = 1 << 13  # 128 KiB: the hot code of the guests here; a miss costs one decoding
@@ -197,32 +197,37 @@ def entry_of(cb: object, pc: int) -> int:
 
 
 @compiled
-def on_task_switch(cb: object) -> bool:
-    """The engine has switched tasks by hardware, and CR3 with them; true if the guest cannot go on.
+def is_nested_task(regs: int) -> bool:
+    """Whether IRET returns to another task, by the registers at a host address: EFLAGS.NT, in protected mode of 32 or 16 bits."""
+    flags, hidden = load64(regs + env.EFLAGS), load32(regs + env.HFLAGS)
+    if not flags & pg.EFLAGS_NT or flags & pg.EFLAGS_VM:
+        return False
+    return hidden & (env.HF_PE | env.HF_LMA) == env.HF_PE
 
-    Under shadow paging the engine has read the new task's descriptors with a guest's CR3 as if it were the machine's: nothing
-    may run on that. Under nested paging CR3 is the guest's own.
+
+@compiled
+def intercept_return(cb: object, wanted: bool) -> None:
+    """Have the engine exit at each IRET, or not.
+
+    IRET to another task must not be the engine's; any other is none of the VMM's business. NT changes at the end of a block only, so the
+    hook sees it set before an IRET can run with it.
     """
-    if cb[cbw.SHADOWING]:
-        cb[cbw.BLOCK] = 0
-        context.save(cb)
-        stop(cb, reasons.UNSUPPORTED)
-        return True
-    cb[cbw.GUEST_CR3] = cb[cbw.ENGINE_CR3] = load64(cb[cbw.LIVE_CR3])
-    refresh_tag(cb)
-    return False
+    at = cb[cbw.INTERCEPTS_AT]
+    word = load64(at)
+    store64(at, word | vmcb.INTERCEPT_IRET if wanted else word & ~vmcb.INTERCEPT_IRET)
 
 
 @compiled
 def enter_block(cb: object, pc: int, size: int) -> None:
     """At a block's entry, what the hook leaves to do: stop before the block if there is reason to, else decode it."""
-    if load64(cb[cbw.LIVE_CR3]) != cb[cbw.ENGINE_CR3] and not cb[cbw.IO_POISONED] and on_task_switch(cb):
-        return
+    if is_nested_task(cb[cbw.LIVE]):
+        intercept_return(cb, True)
     if cb[cbw.INSNS] >= cb[cbw.WAKE]:
         reason = reason_to_stop(cb)
         if reason != reasons.RUNNING:
             cb[cbw.BLOCK] = 0
             context.save(cb)
+            fault_runs.end(cb)
             stop(cb, reason)
             return
     at = entry_of(cb, pc)

@@ -85,9 +85,7 @@ class ExitContext:
     def deliver_due(self) -> Stop | None:
         """Deliver the event that native code or `inject` made due, if any."""
         reason = handler.inject(self.control)
-        if reason == reasons.RUNNING:
-            return None
-        return shutdown(self) if reason == reasons.SHUTDOWN else unsupported(self)
+        return shutdown(self) if reason == reasons.SHUTDOWN else None  # with REFILL the event stays due
 
     def retire(self) -> None:
         """Step over the instruction that was carried out."""
@@ -105,11 +103,6 @@ def shutdown(context: ExitContext) -> Stop:
         f"ESP {regs.general(4):08x}"
     )
     return Stop(Outcome.TRIPLE_FAULT, why=why)
-
-
-def unsupported(context: ExitContext) -> Stop:
-    """The guest asked for a hardware task switch, the one thing that the engine cannot carry."""
-    return Stop(Outcome.UNSUPPORTED, why=f"hardware task switch at {context.registers.rip:08x}")
 
 
 def device_fetch(context: ExitContext) -> Stop:
@@ -193,12 +186,12 @@ def on_machine_status(context: ExitContext) -> Stop | None:
     if field & 7 == 4:  # SMSW
         error = access.linear_store(control, va, 2, int(control[cbw.GUEST_CR0]) & 0xFFFF, kind)
         if error != access.OK:
-            return _memory_fault(context, int(error))
+            return _memory_fault(context, int(error), int(segment))
         context.retire()
         return None
     error, word = access.linear_load(control, va, 2, kind)
     if error != access.OK:
-        return _memory_fault(context, int(error))
+        return _memory_fault(context, int(error), int(segment))
     kept = int(control[cbw.GUEST_CR0]) & ~registers.LMSW_BITS
     new = kept | word & registers.LMSW_BITS | int(control[cbw.GUEST_CR0]) & paging.CR0_PE
     if registers.write_cr0(control, new) != registers.SERVED:
@@ -207,16 +200,11 @@ def on_machine_status(context: ExitContext) -> Stop | None:
     return None
 
 
-def _memory_fault(context: ExitContext, error: int) -> Stop | None:
-    """The exception for what a walk found at EXIT_INFO."""
+def _memory_fault(context: ExitContext, error: int, segment: int) -> Stop | None:
+    """The exception for what a walk found at EXIT_INFO, for an operand in a segment."""
     if error == walk.NON_CANONICAL:
-        return context.fault(deliver.GP)
+        return context.fault(deliver.SS if segment == decode.SS else deliver.GP)
     return context.fault(deliver.PF, error, int(context.control[cbw.EXIT_INFO]))
-
-
-def on_task_switch(context: ExitContext) -> Stop:
-    """A far jump, call or IRET that would switch tasks by hardware."""
-    return unsupported(context)
 
 
 EXITS: dict[int, Handler] = {
@@ -227,7 +215,6 @@ EXITS: dict[int, Handler] = {
     vmcb.EXIT_INVLPGA: on_absent_instruction,
     vmcb.EXIT_MONITOR: on_absent_instruction,
     vmcb.EXIT_MWAIT: on_absent_instruction,
-    vmcb.EXIT_TASK_SWITCH: on_task_switch,
     vmcb.EXIT_SHUTDOWN: shutdown,
     **dict.fromkeys(range(vmcb.EXIT_VMRUN, vmcb.EXIT_SVM_LAST + 1), on_absent_instruction),
     **dict.fromkeys((vmcb.EXIT_CR_READ + n for n in (0, 3, 4)), on_machine_status),

@@ -112,14 +112,18 @@ def derive_paging(cb: object) -> None:
 
 @compiled
 def set_engine_efer(cb: object) -> None:
-    """Give the engine the EFER that is due: the guest's, with SVME, and with NXE while shadow tables are walked."""
-    value = cb[cbw.GUEST_EFER] | pg.EFER_SVME
+    """Give the engine the EFER that is due: the guest's, with SVME, with NXE while shadow tables are walked, and with LMA.
+
+    LMA in EFER alone, without the hidden flag that makes long mode, has one effect: far CALL and JMP to a task, a task gate or a 16-bit
+    call gate give #GP before anything has changed. That is how the VMM sees them (`emu.vm.far_transfer`).
+    """
+    value = cb[cbw.GUEST_EFER] | pg.EFER_SVME | pg.EFER_LMA
     if not cb[cbw.GUEST_CR0] & pg.CR0_PG or cb[cbw.USE_SHADOW]:
         value |= pg.EFER_NXE
     store64(cb[cbw.EFER_AT], value)
     at = cb[cbw.ENV] + env.HFLAGS
     hidden = load32(at) & ~env.HF_LMA
-    if value & pg.EFER_LMA:
+    if cb[cbw.GUEST_EFER] & pg.EFER_LMA:
         hidden |= env.HF_LMA
     else:
         hidden &= ~env.HF_CS64

@@ -28,6 +28,12 @@ ONE_MIB_PAGES = 1024 * KIB // PAGE_BYTES
 NO_ROW = -1
 NO_BLOCK = -1  # in snapshots
 NO_PAGE = -1
+NO_ADDRESS = -1
+# What a VM is made with: a snapshot's words do not count.
+MADE_WITH = (
+    cbw.SLOTS, cbw.ABSENT, cbw.RAM_PAGES, cbw.VM_ID, cbw.ROM_FIRST, cbw.ROM_PAGES, cbw.USE_SHADOW, cbw.SHADOW_MAX, cbw.UNSYNC_MAX,
+    cbw.SHADOW_OPTIONS, cbw.EVENTS_MASK, cbw.EVENT_SELECTION, cbw.EVENT_INSNS, cbw.CC_OP_EFLAGS, cbw.LOW_BYTES, cbw.HIGH_AT, cbw.HIGH_BYTES,
+)  # fmt: skip
 STEP_ADDRESSES = [step_records.ENTRY // 8, step_records.COPY_OF // 8]
 NEVER_FULL = 1 << 62
 FIXED_FRAMES = 3 + step_records.LIMIT + len(pmap.DEVICE_PPNS)  # absent page, empty table, nested root, sinks, devices
@@ -40,6 +46,10 @@ def frames_needed(config: VmConfig, rom_bytes: int) -> int:
     tables = config.shadow_pages + config.nested_tables
     pages = config.memory_bytes // PAGE_BYTES + pages_of(rom_bytes)
     return pages + tables + config.reserve_frames + FIXED_FRAMES + CPU_FRAMES + SPARE_FRAMES
+
+
+def _lies_in(values: np.ndarray, first: int, last: int) -> bool:
+    return not values.size or (int(values.min()) >= first and int(values.max()) <= last)
 
 
 class VmState:
@@ -192,7 +202,8 @@ class VmState:
         code_pages, step_rows = self._address_tables()
         code_pages[:, 2] -= self.memory.address
         code_pages[code_pages[:, 0] == NO_PAGE] = NO_PAGE
-        step_rows[:, STEP_ADDRESSES] -= self.memory.address
+        addresses = step_rows[:, STEP_ADDRESSES]
+        step_rows[:, STEP_ADDRESSES] = np.where(addresses == 0, NO_ADDRESS, addresses - self.memory.address)
         step_rows[self.control[cbw.STEPPING] :] = 0
         return {"words": taker.array(words), "code_pages": taker.array(code_pages), "step_rows": taker.array(step_rows)}
 
@@ -202,16 +213,38 @@ class VmState:
         here = self._address_tables()
         if [a.shape for a in (words, code_pages, step_rows)] != [a.shape for a in (self.control, *here)]:
             raise SnapshotError("the snapshot is of another version of emu")
+        self._check_offsets(words, code_pages, step_rows)
         words = words.copy()
         words[cbw.BLOCK] = 0 if words[cbw.BLOCK] == NO_BLOCK else words[cbw.BLOCK] + self.control[cbw.BLOCKS]
-        kept = [word for word in cbw.HOST_ADDRESSES if word != cbw.BLOCK]
+        kept = [word for word in (*cbw.HOST_ADDRESSES, *MADE_WITH) if word != cbw.BLOCK]
         words[kept] = self.control[kept]
         self.control[:] = words
         code_pages, step_rows = code_pages.copy(), step_rows.copy()
         code_pages[:, 2] += self.memory.address
-        step_rows[:, STEP_ADDRESSES] += self.memory.address
+        offsets = step_rows[:, STEP_ADDRESSES]
+        step_rows[:, STEP_ADDRESSES] = np.where(offsets == NO_ADDRESS, 0, offsets + self.memory.address)
         self.code_pages[:] = code_pages.view(np.uint8).ravel()
         self.step_rows[:] = step_rows.view(np.uint8).ravel()
+
+    def _check_offsets(self, words: np.ndarray, code_pages: np.ndarray, step_rows: np.ndarray) -> None:
+        """What will be addresses is inside of what it is an offset in; raises SnapshotError."""
+        block, stepping = int(words[cbw.BLOCK]), int(words[cbw.STEPPING])
+        known = code_pages[code_pages[:, 0] != NO_PAGE]
+        opened = step_rows[: max(stepping, 0)]
+        purposes = opened[:, step_records.PURPOSE // 8]
+        devices = opened[(purposes == step_records.DEVICE_LOAD) | (purposes == step_records.DEVICE_STORE)]
+        last = self.memory.bytes.size - 8
+        is_right = (
+            block == NO_BLOCK or (0 <= block < self.blocks.size and block % clock.ENTRY_BYTES == 0),
+            0 <= stepping <= step_records.LIMIT,
+            _lies_in(known[:, 2], 0, last),
+            _lies_in(opened[:, step_records.ENTRY // 8], 0, last),
+            _lies_in(opened[:, step_records.SLOT // 8], 0, self.slots - 1),
+            _lies_in(devices[:, step_records.SLOT // 8], self.ram_pages + 1, self.slots - 1),
+            _lies_in(devices[:, step_records.COPY_OF // 8], 0, last),
+        )
+        if not all(is_right):
+            raise SnapshotError("an address outside of the machine")
 
     def _address_tables(self) -> tuple[np.ndarray, np.ndarray]:
         """Copies of the tables that hold addresses: code pages (page, tag, address), and records of pages that are open for an instruction."""

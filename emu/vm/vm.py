@@ -8,6 +8,7 @@ reads the host's clock.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -56,18 +57,23 @@ from emu.vm.state import NO_ROW, TEXT_PPNS, VmState
 SLICE_INSNS = 1_000_000  # of virtual time between two looks at the outside world: some 10 ms
 SETTLE_INSNS = 16_000_000  # of virtual time in which a page's changes between code and data are counted: some 30 ms
 NO_FAULT = -1
+CLEARED_AT_RESET = (
+    *(cbw.SHADOWING, cbw.STOPPED, cbw.STEPPING, cbw.PENDING_FAULT, cbw.DUE, cbw.IRQ_WAITING, cbw.MODIFIED, cbw.IN_RUN),
+    *(cbw.FAULT_RUN, cbw.IN_VAIN),
+)
+MOVED_BYTES = 64  # by a device in the time of an instruction: what a host copies in some ten nanoseconds
 INPUT_INSNS = 1000  # between two bytes of serial input: about 100,000 baud
 
 
 class VirtualMachine:
-    """A guest and what it runs on. `memory` is the machine's; `number` tells VMs apart in it; `close` closes the disk.
+    """A guest and what it runs on. `memory` is the machine's; `number` tells VMs apart in it; `close` closes the disks.
 
     A VM with a `host` takes frames between slices only: when its reserve runs short `run_until` returns early, and `is_starved` is true
     until the host has filled it.
     """
 
     WIRING: ClassVar = frozenset(
-        {"config", "control", "registers", "console", "no_reboot", "firmware_files", "disk"}
+        {"config", "control", "registers", "console", "no_reboot", "firmware_files", "disks"}
         | {"_host", "_words", "_on_events", "_failure", "_dma", "_called_back", "_context"}
     )
 
@@ -80,7 +86,7 @@ class VirtualMachine:
         firmware_files: dict[str, bytes],
         console: Console,
         on_events: Callable[[np.ndarray], None] | None = None,
-        disk: Disk | None = None,
+        disks: Sequence[Disk] = (),
         number: int = 1,
         host: HostSide | None = None,
     ) -> None:
@@ -91,14 +97,15 @@ class VirtualMachine:
         self.state = VmState(memory, config, rom, number, is_hosted=host is not None)
         self.control = self.state.control
         self._words = self.control.data  # the same words, which Python reads and writes several times as fast
-        self.cpu = Cpu(memory, self.control, number)
+        self.cpu = Cpu(memory, self.control, number, config.code_buffer_bytes)
         self.registers = RegisterFile(self.cpu.registers, self.control)
         self.console = console
         self._on_events = on_events
         self._limit = NEVER  # of retired instructions
         self._time_limit = NEVER  # of virtual time
         self._pause = NEVER  # virtual time at which `run` returns
-        self._idle_insns = 0  # virtual time that passed in HLT
+        self._idle_insns = 0  # virtual time that passed in HLT, or waiting for the swap area
+        self._busy_insns = 0  # of STALL: what an instruction took that a device carried out
         self._input = bytearray()
         self._input_due = 0  # virtual time at which the next byte may arrive
         self._failure: BaseException | None = None
@@ -116,14 +123,14 @@ class VirtualMachine:
             memory_bytes=config.memory_bytes,
             start_time=config.start_time,
             firmware_files=firmware_files,
-            drive=None if disk is None else drive_settings(disk, config),
+            drives=tuple(drive_settings(disk, number, config) for number, disk in enumerate(disks, 1)),
         )
         self.firmware_files = firmware_files
-        self.disk = disk
+        self.disks = tuple(disks)
         self._dma = dma.DmaMemory(memory, self.control, self.write_physical, self._refill_now)
         self.board = Board(settings, clock=self, memory=self, signals=self)
         pages = BalloonPages(self.state.give_back, self.control, self.read_physical, self.write_physical)
-        self.balloon = balloon.Balloon(self, config.insns_per_second, self.registers, pages)
+        self.balloon = balloon.Balloon(self, config.insns_per_second, self.registers, pages, self._took)
         self.board.ports.register(range(balloon.PORT, balloon.PORT + 1), self.balloon, sizes=(4,))
         self._balloon_plan = list(config.balloon_plan)
         self._msrs = MsrFile(self.control, self.registers, self.cpu.word_at, self.board.apic)
@@ -184,6 +191,17 @@ class VirtualMachine:
         self._words[cbw.STOPPED] = 1
         self._words[cbw.WAKE] = 0
 
+    def moved(self, size: int) -> None:
+        """A device moved so many bytes while the guest waited."""
+        self._took(size // MOVED_BYTES)
+
+    def _took(self, insns: int) -> None:
+        """The instruction under way takes so much longer; it counts as so many."""
+        if insns:
+            self._busy_insns += insns
+            self._words[cbw.STALL] += insns
+            self._words[cbw.WAKE] = 0
+
     def _request_stop(self, stop: Stop) -> None:
         if self._stop is None:
             self._stop = stop
@@ -228,26 +246,35 @@ class VirtualMachine:
         """Run until the guest stops, `limit` guest instructions retired (more than that by a block at the most), or virtual `time_limit`.
 
         Raises BrokenInvariantError for a bug of emu, MachineMemoryError when the machine has no frame left, and what the
-        console raised (KeyboardInterrupt, BrokenPipeError).
+        console raised (KeyboardInterrupt, BrokenPipeError). Events up to there have been handed on.
         """
         self._limit = NEVER if limit is None else limit
         self._time_limit = NEVER if time_limit is None else time_limit
         self._look_due = True
-        while self._stop is None:
-            if self._wants_reset or self._needs_entry:
-                self._reset()
-                continue
-            if self._look_due:
-                self._look_outside()
-                self._set_deadline()
-            if self._is_halted:
-                self._sleep()
-            elif self._stop is None:
-                self._enter_guest()
-            if self._failure is not None:
-                raise self._failure
+        try:
+            while self._stop is None:
+                self._go_on()
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error counts, and it may be that of a trace that takes no more
+                self.flush_events()
+            raise
         self.flush_events()
         return self._stop
+
+    def _go_on(self) -> None:
+        """One turn of the loop: into the guest and out again, or a step of a sleep, or a reset."""
+        if self._wants_reset or self._needs_entry:
+            self._reset()
+            return
+        if self._look_due:
+            self._look_outside()
+            self._set_deadline()
+        if self._is_halted:
+            self._sleep()
+        elif self._stop is None:
+            self._enter_guest()
+        if self._failure is not None:
+            raise self._failure
 
     def run_until(self, virtual_time: int, *, limit: int | None = None, time_limit: int | None = None) -> None:
         """Run until `virtual_time`, or until the guest stops or is starved if that is sooner; `run` goes on from there."""
@@ -308,6 +335,12 @@ class VirtualMachine:
         return vga.screen_text(self.read_physical, self.board.vga.start_address)
 
     def _enter_guest(self) -> None:
+        if self._words[cbw.DUE]:  # an event that waits for frames
+            self._refill()
+            if self._stop is None:
+                self._stop = self._context.deliver_due()
+            if self._stop is not None:
+                return
         if self._words[cbw.IRQ_WAITING] and clock.takes_interrupt(self.control):
             stop = self._interrupt()
             self._set_deadline()
@@ -323,10 +356,11 @@ class VirtualMachine:
         self._wants_reset = self._needs_entry = self._is_halted = False
         self.board.reset()
         self.balloon.reset()
+        self.cpu.engine.drop_code()
         self._show_apic()
         reclaim.drop_ram(self.state)
         nested.set_plain(control, 0)
-        for word in (cbw.SHADOWING, cbw.STOPPED, cbw.STEPPING, cbw.PENDING_FAULT, cbw.DUE, cbw.IRQ_WAITING, cbw.MODIFIED):
+        for word in CLEARED_AT_RESET:
             control[word] = 0
         for word, value in (
             (cbw.GUEST_CR0, RESET_STATE.cr0),
@@ -373,8 +407,6 @@ class VirtualMachine:
             self._refill()
         elif reason == reasons.SHUTDOWN:
             stop = exits.shutdown(self._context)
-        elif reason == reasons.UNSUPPORTED:
-            stop = exits.unsupported(self._context)
         elif reason == reasons.DEVICE_FETCH:
             stop = exits.device_fetch(self._context)
         elif reason == reasons.NO_PROGRESS:
@@ -431,7 +463,8 @@ class VirtualMachine:
     def _look_outside(self) -> None:
         """Between two slices: limit, timers, input."""
         if self._words[cbw.STALL]:
-            self._idle_insns += self._words[cbw.STALL]
+            self._idle_insns += self._words[cbw.STALL] - self._busy_insns
+            self._busy_insns = 0
             self._words[cbw.INSNS] += self._words[cbw.STALL]
             self._words[cbw.STALL] = 0
         if self._host is not None and self._words[cbw.RESERVE_COUNT] < reasons.HOSTED_LOW:
@@ -548,13 +581,14 @@ class VirtualMachine:
         self.flush_events()
 
     def close(self) -> None:
-        """Give all frames back to the machine, and the disk to the host."""
+        """Give all frames back to the machine, and the engine's memory and the disks to the host."""
         self.state.release()
-        if self.disk is not None:
-            self.disk.close()
+        self.cpu.engine.drop_code()
+        for disk in self.disks:
+            disk.close()
 
 
-def drive_settings(disk: Disk, config: VmConfig) -> DriveSettings:
-    """A drive as the configuration has it."""
+def drive_settings(disk: Disk, number: int, config: VmConfig) -> DriveSettings:
+    """A drive as the configuration has it; `number` tells it from the VM's others."""
     latency_insns = config.disk_latency_us * config.insns_per_second // MICROSECONDS
-    return DriveSettings(disk, latency_insns, config.disk_bytes_per_second)
+    return DriveSettings(disk, latency_insns, config.disk_bytes_per_second, f"EM{number:05}")

@@ -275,6 +275,87 @@ static void check_canonical_tables(word unused)
     expect_trap("LIDT", try(load_idt_at, NOT_CANONICAL), VECTOR_PROTECTION, 0);
 }
 
+static void load_task(word selector)
+{
+    __asm__ volatile("ltr %w0" : : "r"(selector));
+}
+
+static void load_local_table(word selector)
+{
+    __asm__ volatile("lldt %w0" : : "r"(selector));
+    __asm__ volatile("lldt %w0" : : "r"(0));
+}
+
+/* A descriptor of 16 bytes in the spare slots. */
+static void set_system_segment(word base, uint32_t limit, unsigned access)
+{
+    gdt[SPARE_SELECTOR / 8] = descriptor((uint32_t)base, limit, access, 0);
+    gdt[SPARE_SELECTOR / 8 + 1] = base >> 32;
+}
+
+enum { TASK_ACCESS = 0x89, LDT_ACCESS = 0x82 };
+
+static void check_canonical_task_registers(word unused)
+{
+    (void)unused;
+    set_system_segment(NOT_CANONICAL, 0x67, TASK_ACCESS);
+    expect_trap("LTR", try(load_task, SPARE_SELECTOR), VECTOR_PROTECTION, SPARE_SELECTOR);
+    expect("its busy bit", TASK_ACCESS, gdt[SPARE_SELECTOR / 8] >> 40 & 0xFF);
+    set_system_segment(NOT_CANONICAL, 0xFFF, LDT_ACCESS);
+    expect_trap("LLDT", try(load_local_table, SPARE_SELECTOR), VECTOR_PROTECTION, SPARE_SELECTOR);
+}
+
+static void check_task_registers(word unused)
+{
+    (void)unused;
+    expect_trap("LTR of null", try(load_task, 0), VECTOR_PROTECTION, 0);
+    expect_trap("LTR of the task in use", try(load_task, TASK_STATE), VECTOR_PROTECTION, TASK_STATE);
+    expect_trap("LTR of code", try(load_task, KERNEL_CODE), VECTOR_PROTECTION, KERNEL_CODE);
+    expect_trap("LLDT of code", try(load_local_table, KERNEL_CODE), VECTOR_PROTECTION, KERNEL_CODE);
+    expect_trap("LTR beyond the table", try(load_task, GDT_SLOTS * 8), VECTOR_PROTECTION, GDT_SLOTS * 8);
+    expect_trap("LTR half beyond the table", try(load_task, GDT_SLOTS * 8 - 8), VECTOR_PROTECTION, GDT_SLOTS * 8 - 8);
+    set_system_segment((word)task_state, 0x67, TASK_ACCESS & 0x7F);
+    expect_trap("LTR of an absent segment", try(load_task, SPARE_SELECTOR), VECTOR_NOT_PRESENT, SPARE_SELECTOR);
+    set_system_segment((word)task_state, 0x67, 0x81);
+    expect_trap("LTR of a 16-bit segment", try(load_task, SPARE_SELECTOR), VECTOR_PROTECTION, SPARE_SELECTOR);
+    set_system_segment((word)task_state, 0x67, TASK_ACCESS);
+    gdt[SPARE_SELECTOR / 8 + 1] |= 1ull << 40;
+    expect_trap("LTR with a type above", try(load_task, SPARE_SELECTOR), VECTOR_PROTECTION, SPARE_SELECTOR);
+    set_system_segment((word)task_state, 0x67, TASK_ACCESS);
+    expect_none("LTR", try(load_task, SPARE_SELECTOR));
+    expect("its busy bit", TASK_ACCESS | 2, gdt[SPARE_SELECTOR / 8] >> 40 & 0xFF);
+    gdt[TASK_STATE / 8] &= ~(2ull << 40);
+    load_task(TASK_STATE);
+}
+
+static void interrupt(word unused)
+{
+    (void)unused;
+    __asm__ volatile("int $0x90");
+}
+
+/* A task state segment of which only the first 64 bytes have canonical addresses. */
+static void check_canonical_task_segment(word unused)
+{
+    static const uint8_t in[CODE_BYTES] = {0xE4, 0x80}; /* in al, 80h */
+    word page = 0x7FFFFFFFF000, base = page + PAGE_BYTES - 64;
+    struct outcome outcome;
+
+    (void)unused;
+    map_new(page, WRITABLE);
+    memcpy((void *)base, task_state, 64);
+    set_system_segment(base, 0x1FFF, TASK_ACCESS);
+    load_task(SPARE_SELECTOR);
+    outcome = run_in_user(in);
+    set_gate(0x90, stub_of(0x90), 0);
+    idt[0x90 * GATE_WORDS] |= 5ull << 32; /* on interrupt stack 5 */
+    struct outcome other = try(interrupt, 0);
+    gdt[TASK_STATE / 8] &= ~(2ull << 40);
+    load_task(TASK_STATE);
+    expect_trap("IN with the bitmap's place at no address", outcome, VECTOR_PROTECTION, 0);
+    expect_trap("INT with the stack's place at no address", other, VECTOR_PROTECTION, 0);
+}
+
 static void write_msr(word msr)
 {
     wrmsr((uint32_t)msr, NOT_CANONICAL);
@@ -685,6 +766,9 @@ static const struct test_case cases[] = {
     {"checks.canonical-push", check_canonical_push, 0},
     {"checks.canonical-jump", check_canonical_jump, 0},
     {"checks.canonical-tables", check_canonical_tables, 0},
+    {"checks.canonical-task-registers", check_canonical_task_registers, 0},
+    {"checks.canonical-task-segment", check_canonical_task_segment, 0},
+    {"checks.task-registers", check_task_registers, 0},
     {"checks.canonical-msrs", check_canonical_msrs, 0},
 #else
     {"checks.descriptor-kept", check_descriptor_kept, 0},

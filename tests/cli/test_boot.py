@@ -89,8 +89,8 @@ USAGE = {
     "group": (["boot", "hello", "--trace", "--events", "fault,nosuch"], "'nosuch'"),
     "group empty": (["boot", "hello", "--trace", "--events", ""], "''"),
     "events alone": (["boot", "hello", "--events", "fault"], "--trace"),
-    "tables word": (["boot", "hello", "--tables=soon"], "--tables=soon"),
-    "tables negative": (["boot", "hello", "--tables=-1"], "--tables=-1"),
+    "tables word": (["boot", "hello", "--tables=soon"], "--tables 'soon': expected a virtual time"),
+    "tables negative": (["boot", "hello", "--tables=-1"], "--tables '-1'"),
     "command line too long": (["boot", "hello", "--append", "x" * 5000], "5010 bytes"),
     "module name too long": (["boot", "hello", "--module", "{folder}/" + "m" * 60], "m" * 60),
 }

@@ -23,9 +23,13 @@ class Bench:
         self.locked: set[int] = set()
         self.batches: list[list[int]] = []  # PPNs of the next ones
         self.is_popped = False
-        self.port = Balloon(self, SECOND, self, self)
+        self.insns_taken = 0
+        self.port = Balloon(self, SECOND, self, self, self.take)
 
     # clock and registers
+
+    def take(self, insns: int) -> None:
+        self.insns_taken += insns
 
     def now(self) -> int:
         return self.time

@@ -7,6 +7,7 @@ A reader is a module `tests/fuzz/NAME_reader.py` with
     try_one(data: bytes, folder: Path) -> None    reads `data`, in files of `folder` if it must; raises EmuError for what is refused
     TOKENS: tuple[bytes, ...]                     optional: words of the format, put in at random
     make(rng: random.Random) -> bytes             optional: an input by a grammar of its own, or changed in a way of its own
+    RESERVED: int                                 optional: bytes of addresses that what it uses reserves and never touches
 
 Input number n of a seed is the same wherever it is made. Each is tried in a process that may use 1 GB and 10 s of the processor (and be away for
 two minutes in all, whatever else the machine does); what raises anything but EmuError, or uses more, is a finding, and the input is kept. Exit status: 0 nothing found, 1 something found, 2 wrong arguments.
@@ -137,16 +138,17 @@ def _ending(status: int) -> str:
     return f"the process ended with signal {-code}" if code < 0 else f"the process ended with status {code}"
 
 
-def _limit_memory() -> None:
+def _limit_memory(reserved: int) -> None:
     """A limit for what the process has of its own, and for what it maps beyond that which libraries map when they are loaded."""
+    limit = LIMIT_BYTES + reserved
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    resource.setrlimit(resource.RLIMIT_DATA, (LIMIT_BYTES, LIMIT_BYTES))
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + LIMIT_BYTES, mapped + LIMIT_BYTES))
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + limit, mapped + limit))
 
 
 def _try_all(module: ModuleType, seeds: list[bytes], seed: int, numbers: range, place: mmap.mmap) -> None:
     """In a child: never returns."""
-    _limit_memory()
+    _limit_memory(getattr(module, "RESERVED", 0))
     warnings.simplefilter("error")
     folder = Path(tempfile.mkdtemp(prefix="emu-fuzz-"))
     refused, slowest_s, slowest = 0, *PLACE.unpack_from(place)[1:3]

@@ -55,8 +55,9 @@ class Watcher:
         self.rows.append(vm_rows(host))
         self.states.append(host.reclamation.state)
 
-    def said(self, vm: HostedVm, data: bytes) -> None:
+    def said(self, vm: HostedVm, data: bytes) -> int:
         self.printed[vm.name] = self.printed.get(vm.name, b"") + data
+        return len(data)
 
 
 def run(text: str, *, threads: int = 2, checks: bool = True, swap_folder: Path | None = None) -> tuple[Host, Watcher]:

@@ -47,12 +47,21 @@ def test_a_boot_disk_is_a_file_or_one_that_comes_with_emu(tmp_path: Path) -> Non
 
 def test_a_disk_is_a_size_or_a_file(tmp_path: Path) -> None:
     sized, filed, none = read_suite(suite(tmp_path, case("a", 'disk = "2M"') + case("b", 'disk = "d.img"') + case("c")))
-    assert (sized.disk, filed.disk, none.disk) == (2 << 20, tmp_path / "d.img", None)
+    assert (sized.disks, filed.disks, none.disks) == ((2 << 20,), (tmp_path / "d.img",), ())
 
 
-def test_a_boot_disk_takes_the_place_of_a_disk(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="boot_disk and disk exclude each other"):
-        read_suite(suite(tmp_path, '[[case]]\nname = "a"\nboot_disk = "d.img"\ndisk = "1M"\n'))
+def test_disks_are_a_list(tmp_path: Path) -> None:
+    (several,) = read_suite(suite(tmp_path, case("a", 'disk = ["2M", "d.img", "1M"]')))
+    assert several.disks == (2 << 20, tmp_path / "d.img", 1 << 20)
+    with pytest.raises(UsageError, match=r'\[\[case\]\] "a": disk'):
+        read_suite(suite(tmp_path, case("a", 'disk = ["2M", 3]')))
+    with pytest.raises(UsageError, match="disk: 5 disks: at most 4"):
+        read_suite(suite(tmp_path, case("a", 'disk = ["1M", "1M", "1M", "1M", "1M"]')))
+
+
+def test_a_boot_disk_and_disks_beside_it(tmp_path: Path) -> None:
+    (both,) = read_suite(suite(tmp_path, '[[case]]\nname = "a"\nboot_disk = "d.img"\ndisk = "1M"\n'))
+    assert (both.image, both.is_disk, both.disks) == (tmp_path / "d.img", True, (1 << 20,))
 
 
 def test_events_have_the_summarys_names_and_those_of_the_trace() -> None:

@@ -130,7 +130,7 @@ def test_qemu_gets_names_as_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     text = '[[case]]\nname = "a"\nimage = "-x"\nmodules = ["json:{}", "a,b"]\ndisk = "fat:rw:x"\nappend = "-S"\n'
     suite(tmp_path, text + '[[case]]\nname = "b"\nboot_disk = "nbd:evil"\n')
     kernel_case, disk_case = read_suite(Path("suite.toml"))
-    line = qemu.command(kernel_case, kernel_case.disk)
+    line = qemu.command(kernel_case, kernel_case.disks)
     after = {option: line[line.index(option) + 1] for option in ("-kernel", "-initrd", "-drive", "-append")}
     assert after == {
         "-kernel": f"{tmp_path}/-x",
