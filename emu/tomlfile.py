@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from emu.errors import FileErrors, UsageError
 from emu.regular import read_regular, reason_of
-from emu.units import MIB
+from emu.units import KIB
 from emu.wording import one_line, quoted, suggestion
 
 if TYPE_CHECKING:
     from tree_sitter import Node, Tree
 
-MOST_BYTES = MIB
+MOST_BYTES = 256 * KIB  # some thousand tables
 MOST_NESTED = 32  # arrays and tables in each other, or parts of a dotted key
 MOST_DIGITS = 100  # of a number, far beyond what any key takes
 MOST_ERRORS = 20  # that are shown of a file

@@ -36,7 +36,7 @@ class Request:
         mmu: str = "shadow",
         limit: int = DEFAULT_LIMIT,
         events: Iterable[str] = (),
-        disk: str | Path | Sequence[str | Path] = (),
+        disk: str | Path | Sequence[str | Path] | None = None,
     ) -> Request:
         """Check what a test asks for; raises UsageError."""
         groups = frozenset(events)
@@ -45,7 +45,7 @@ class Request:
         if mmu not in tuple(Mmu):
             raise UsageError(f"unknown MMU '{mmu}': known are {', '.join(Mmu)}")
         what = launch.Boot(launch.find_image(str(image)), append, tuple(Path(module) for module in modules))
-        given = (disk,) if isinstance(disk, (str, Path)) else disk
+        given = (disk,) if isinstance(disk, (str, Path)) else disk or ()
         attached = tuple(launch.disk_source(str(one)) for one in given)
         return cls(what, parse_size(memory), Mmu(mmu), limit, groups, attached)
 

@@ -104,7 +104,7 @@ class _CaseReader:
 
     def _check_image(self) -> None:
         if "boot_disk" in self.values:
-            for key in ("image", "append", "modules", "disk"):
+            for key in ("image", "append", "modules"):
                 if key in self.values:
                     self._note(key, f"boot_disk and {key} exclude each other")
         elif "image" not in self.values:
@@ -145,6 +145,8 @@ class _CaseReader:
                 self._note(key, f"{key} names checks of the guest's own: it needs cases_from_serial = true")
         if not case.qemu and not plain.reason:
             self._note("qemu", "qemu = false needs a reason")
+        if case.is_disk + len(case.disks) > MAX_DRIVES:
+            self._note("disk", f"{len(case.disks)} disks beside the boot disk: at most {MAX_DRIVES} can be attached in all")
         if not set(case.mmus) >= set(Mmu) and not plain.reason:
             self._note("mmu", "a case for one mmu only needs a reason")
 

@@ -74,8 +74,7 @@ class _Watch:
         self._is_asked_for = np.array([bool(mask >> kind & 1) for kind in range(events.NUMBER_OF_KINDS)])
         self._asked_for: list[np.ndarray] = []
         self._count = 0
-        self.last = LastEvents(last_events)
-        self._select = Selector(Selection(frozenset(events.GROUPS)), images.firmware())
+        self.last = LastEvents(last_events, Selector(Selection(frozenset(events.GROUPS)), images.firmware()))
 
     def end(self, why: str) -> None:
         """End the run; from any thread."""
@@ -89,7 +88,7 @@ class _Watch:
 
     def happened(self, records: np.ndarray) -> None:
         """Events were recorded."""
-        self.last.add(self._select(records))
+        self.last.add(records)
         if self._is_asked_for.any():
             asked_for = records[self._is_asked_for[records["kind"]]]
             self._asked_for.append(asked_for)
@@ -116,14 +115,15 @@ class _Watch:
 
 
 class LastEvents:
-    """The last few events of a run, accesses of COM1 left out. What it costs does not grow with the run."""
+    """The last few events of a run, accesses of COM1 and those that `select` leaves out aside. What it costs does not grow with the run."""
 
     ROWS = 1 << 12  # that wait to be looked at
 
-    def __init__(self, count: int) -> None:
-        self._most = count
+    def __init__(self, count: int, select: Callable[[np.ndarray], np.ndarray] = lambda records: records) -> None:
+        self._most, self._select = count, select
         self._rows = np.zeros((self.ROWS if count else 0, events.RECORD_WORDS), np.int64)  # as words: quicker to copy
         self._used = 0
+        self._last = np.zeros(0, events.RECORD)
 
     def add(self, records: np.ndarray) -> None:
         """Newer ones; most calls only copy them."""
@@ -136,14 +136,15 @@ class LastEvents:
                 self._sift()
 
     def _sift(self) -> None:
-        last = self.records().view(np.int64).reshape(-1, events.RECORD_WORDS)
-        self._rows[: len(last)] = last
-        self._used = len(last)
+        chosen = self._select(self._rows[: self._used].view(events.RECORD).reshape(-1))
+        self._last = np.concatenate([self._last, chosen[~_is_of_serial_line(chosen)]])[-self._most :]
+        self._used = 0
 
     def records(self) -> np.ndarray:
         """The last ones."""
-        newest = self._rows[: self._used].view(events.RECORD).reshape(-1)
-        return newest[np.flatnonzero(~_is_of_serial_line(newest))[-self._most :]] if self._used else newest
+        if self._used:
+            self._sift()
+        return self._last
 
 
 @dataclass

@@ -125,6 +125,21 @@ def test_the_last_events_are_the_last_whatever_the_pieces(step: int) -> None:
     assert len(expected) == 20
 
 
+def test_what_is_selected_is_asked_once_and_in_order() -> None:
+    asked: list[np.ndarray] = []
+
+    def select(batch: np.ndarray) -> np.ndarray:
+        asked.append(batch.copy())
+        return batch[batch["time"] % 2 == 1]
+
+    last = LastEvents(3, select)
+    everything = records([0x80] * 10_000)
+    for start in range(0, 10_000, 33):
+        last.add(everything[start : start + 33])
+    assert last.records()["time"].tolist() == last.records()["time"].tolist() == [9995, 9997, 9999]
+    assert np.array_equal(np.concatenate(asked), everything)
+
+
 def test_no_events_are_kept_where_none_are_wanted() -> None:
     last = LastEvents(0)
     last.add(records([0x80] * 5))
