@@ -269,3 +269,20 @@ def test_ctrl_c_ends_an_endless_loop_of_faults(tmp_path: Path) -> None:
         _, errors = run.communicate(timeout=LIMIT_S)
     assert run.returncode == 130
     assert errors.startswith(b"emu: interrupted after ")
+
+
+@pytest.mark.parametrize("mmu", ["shadow", "nested"])
+@pytest.mark.parametrize("target", [b"\x00\x00\xff\xff", b"\xf0\xff\x00\xf0"], ids=["FFFF:0", "F000:FFF0"])
+def test_a_jump_to_the_reset_vector_in_real_mode_is_a_reset(target: bytes, mmu: str, tmp_path: Path) -> None:
+    """As on a PC; the boot sector says X at the debug port each time that it comes."""
+    image = tmp_path / "disk.img"
+    sector = b"\xfa\xb0\x58\xba\xe9\x00\xee" + b"\xea" + target  # cli; mov al, 'X'; mov dx, E9; out dx, al; ljmp
+    image.write_bytes(sector.ljust(510, b"\0") + b"\x55\xaa" + bytes(1 << 20))
+    once = emu("boot", "--boot-disk", image, "--no-reboot", "--mmu", mmu)
+    assert (once.returncode, once.stderr[:11]) == (84, "Xemu: reset")
+    again = emu("boot", "--boot-disk", image, "--cpu-limit", "100K", "--json", "--mmu", mmu)
+    assert again.stderr.startswith("XXX")
+    told = json.loads(again.stdout.splitlines()[-1])
+    times = again.stderr.split("emu")[0].count("X")
+    assert again.returncode == 124
+    assert told["counters"]["resets"] in (times, times + 1)  # the limit may come before the sector does
