@@ -308,7 +308,6 @@ static void check_canonical_task_registers(word unused)
 static void check_task_registers(word unused)
 {
     (void)unused;
-    expect_trap("LTR of null", try(load_task, 0), VECTOR_PROTECTION, 0);
     expect_trap("LTR of the task in use", try(load_task, TASK_STATE), VECTOR_PROTECTION, TASK_STATE);
     expect_trap("LTR of code", try(load_task, KERNEL_CODE), VECTOR_PROTECTION, KERNEL_CODE);
     expect_trap("LLDT of code", try(load_local_table, KERNEL_CODE), VECTOR_PROTECTION, KERNEL_CODE);
@@ -326,6 +325,16 @@ static void check_task_registers(word unused)
     expect("its busy bit", TASK_ACCESS | 2, gdt[SPARE_SELECTOR / 8] >> 40 & 0xFF);
     gdt[TASK_STATE / 8] &= ~(2ull << 40);
     load_task(TASK_STATE);
+}
+
+static void check_null_task(word unused)
+{
+    struct outcome outcome = try(load_task, 0);
+
+    (void)unused;
+    gdt[TASK_STATE / 8] &= ~(2ull << 40);
+    load_task(TASK_STATE);
+    expect_trap("LTR", outcome, VECTOR_PROTECTION, 0);
 }
 
 static void interrupt(word unused)
@@ -769,6 +778,7 @@ static const struct test_case cases[] = {
     {"checks.canonical-task-registers", check_canonical_task_registers, 0},
     {"checks.canonical-task-segment", check_canonical_task_segment, 0},
     {"checks.task-registers", check_task_registers, 0},
+    {"checks.null-task", check_null_task, 0},
     {"checks.canonical-msrs", check_canonical_msrs, 0},
 #else
     {"checks.descriptor-kept", check_descriptor_kept, 0},
