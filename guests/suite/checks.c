@@ -308,7 +308,6 @@ static void check_canonical_task_registers(word unused)
 static void check_task_registers(word unused)
 {
     (void)unused;
-    expect_trap("LTR of null", try(load_task, 0), VECTOR_PROTECTION, 0);
     expect_trap("LTR of the task in use", try(load_task, TASK_STATE), VECTOR_PROTECTION, TASK_STATE);
     expect_trap("LTR of code", try(load_task, KERNEL_CODE), VECTOR_PROTECTION, KERNEL_CODE);
     expect_trap("LLDT of code", try(load_local_table, KERNEL_CODE), VECTOR_PROTECTION, KERNEL_CODE);
@@ -316,8 +315,6 @@ static void check_task_registers(word unused)
     expect_trap("LTR half beyond the table", try(load_task, GDT_SLOTS * 8 - 8), VECTOR_PROTECTION, GDT_SLOTS * 8 - 8);
     set_system_segment((word)task_state, 0x67, TASK_ACCESS & 0x7F);
     expect_trap("LTR of an absent segment", try(load_task, SPARE_SELECTOR), VECTOR_NOT_PRESENT, SPARE_SELECTOR);
-    set_system_segment((word)task_state, 0x67, 0x81);
-    expect_trap("LTR of a 16-bit segment", try(load_task, SPARE_SELECTOR), VECTOR_PROTECTION, SPARE_SELECTOR);
     set_system_segment((word)task_state, 0x67, TASK_ACCESS);
     gdt[SPARE_SELECTOR / 8 + 1] |= 1ull << 40;
     expect_trap("LTR with a type above", try(load_task, SPARE_SELECTOR), VECTOR_PROTECTION, SPARE_SELECTOR);
@@ -326,6 +323,28 @@ static void check_task_registers(word unused)
     expect("its busy bit", TASK_ACCESS | 2, gdt[SPARE_SELECTOR / 8] >> 40 & 0xFF);
     gdt[TASK_STATE / 8] &= ~(2ull << 40);
     load_task(TASK_STATE);
+}
+
+static void check_null_task(word unused)
+{
+    struct outcome outcome = try(load_task, 0);
+
+    (void)unused;
+    gdt[TASK_STATE / 8] &= ~(2ull << 40);
+    load_task(TASK_STATE);
+    expect_trap("LTR", outcome, VECTOR_PROTECTION, 0);
+}
+
+static void check_narrow_task(word unused)
+{
+    struct outcome outcome;
+
+    (void)unused;
+    set_system_segment((word)task_state, 0x67, 0x81);
+    outcome = try(load_task, SPARE_SELECTOR);
+    gdt[TASK_STATE / 8] &= ~(2ull << 40);
+    load_task(TASK_STATE);
+    expect_trap("LTR of a 16-bit segment", outcome, VECTOR_PROTECTION, SPARE_SELECTOR);
 }
 
 static void interrupt(word unused)
@@ -769,6 +788,8 @@ static const struct test_case cases[] = {
     {"checks.canonical-task-registers", check_canonical_task_registers, 0},
     {"checks.canonical-task-segment", check_canonical_task_segment, 0},
     {"checks.task-registers", check_task_registers, 0},
+    {"checks.null-task", check_null_task, 0},
+    {"checks.narrow-task", check_narrow_task, 0},
     {"checks.canonical-msrs", check_canonical_msrs, 0},
 #else
     {"checks.descriptor-kept", check_descriptor_kept, 0},

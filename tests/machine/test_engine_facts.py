@@ -313,3 +313,32 @@ def test_a_library_that_keeps_its_state_elsewhere_is_refused(name: str, monkeypa
 
 def test_calibration_gives_its_frames_back_and_is_repeatable() -> None:
     assert calibration.calibrate.__wrapped__() == calibration.calibrate()
+
+
+def test_far_transfers_to_tasks_fault_first_with_lma_in_efer_alone() -> None:
+    """LMA in EFER without the hidden flag: #GP of the selector, and neither registers nor segments have changed."""
+    for code in ("9a000000004800", "ea000000004800"):
+        probe = Probe("0fa2" + code)
+        task = 0x9048
+        probe.words[task // 8] = 0x0000_8900_A000_0067  # available, at A000
+        assert probe.start() == vmcb.EXIT_CPUID
+        raw = probe.engine.save()[probe.places.env :]
+        raw[env.GDTR + env.BASE :][:8].view("<u8")[0] = 0x9000
+        raw[probe.places.msrs[engine.MSR_EFER] :][:8].view("<u8")[0] |= paging.EFER_LMA
+        probe.uc.context_restore(probe.engine.context)
+        assert probe.go_on(CODE + 2) == vmcb.EXIT_EXCEPTION + 13
+        assert (probe.rip, probe.error_code) == (CODE + 2, 0x48)
+        assert probe.words[task // 8] == 0x0000_8900_A000_0067
+        assert not probe.words[0xA000 // 8 :][:13].any()
+
+
+def test_iret_exits_while_its_bit_is_set_in_the_engine_s_own_word() -> None:
+    probe = Probe("0fa2 6800400000 9d cf")  # push 4000h (NT); popf; iret
+    assert probe.start() == vmcb.EXIT_CPUID
+    live = calibration.find_live_state(probe.engine, probe.places.env).env + probe.places.intercepts
+    word = ctypes.c_uint64.from_address(live)
+    assert word.value == engine.ALL_INTERCEPTS
+    word.value |= vmcb.INTERCEPT_IRET
+    assert probe.go_on(CODE + 2) == vmcb.EXIT_IRET
+    assert probe.rip == CODE + 8
+    assert probe.field(env.EFLAGS, "<u8") & paging.EFLAGS_NT
