@@ -1,7 +1,7 @@
-"""The last line when the engine takes the process down: it aborts on a few encodings that no compiler emits.
+"""The last line when the engine takes the process down.
 
-Unicorn 2.1.4 calls abort() while it translates a LOCK prefix before a bit test of a register, for instance. Nothing can go
-on after that, so a C signal handler says what happened and ends the process with a status of its own.
+Of the aborts that are known it comes back (`emu.machine.aborts`). Nothing can go on after any other crash in native code, so a C signal
+handler says what happened and ends the process with a status of its own.
 """
 
 from __future__ import annotations

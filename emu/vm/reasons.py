@@ -12,6 +12,8 @@ UNSUPPORTED = 6  # the guest asked for what the engine cannot carry; EXIT_CODE h
 PORT_FAULT = 7  # a port instruction of the block under way must fault
 NO_PROGRESS = 8  # the same fault again and again: a fault of emu
 DEVICE_FETCH = 9  # the guest jumped into a device's registers
+REFUSED = 10  # the block to be entered has an instruction that the guest's processor does not have; EXIT_INFO has its address
+GAVE_UP = 11  # the engine aborted while it translated the block to be entered
 
 RESERVE_LOW = 16  # frames that one exit may need at the most: pages of an event's frame and the tables for them
 HOSTED_LOW = 64  # and with a transfer of the disk, 33 pages, when the VM may not take frames by itself
