@@ -80,6 +80,7 @@ class Board:
         self.apic = apic.LocalApic(clock)
         self.ioapic = ioapic.IoApic(self.apic)
         self.apic.on_end_of_interrupt = self.ioapic.end_of_interrupt
+        self.pic.on_request = self.apic.pic_requests
         self.mmio.register(apic.ADDRESSES, self.apic)
         self.mmio.register(ioapic.ADDRESSES, self.ioapic)
         rate = settings.insns_per_second
@@ -146,6 +147,18 @@ class Board:
         if self.apic.passes_pic and not self.apic.has_interrupt():
             return self.pic.acknowledge()
         return self.apic.acknowledge()
+
+    def has_nmi(self) -> bool:
+        """Whether an NMI waits for the processor."""
+        return self.apic.has_nmi
+
+    def take_nmi(self) -> None:
+        """The processor takes the NMI."""
+        self.apic.take_nmi()
+
+    def may_send_nmi(self) -> bool:
+        """Whether something of the board can send one while the processor does nothing."""
+        return self.has_nmi() or self.apic.makes_nmi_of_pic or self.ioapic.may_send_nmi()
 
     def serial_room(self) -> int:
         """Bytes that COM1 can receive now."""

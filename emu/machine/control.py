@@ -83,6 +83,7 @@ CODE_PAGES = 157  # P: host address of the table of pages that code was fetched 
 CODE_TAG = 65  # N: epoch and address space, as entries of the block table carry them
 CODE_COPY = 66  # P: host address of 8192 bytes: a block of code that crosses pages
 IRQ_WAITING = 63  # P: 1 while the PIC asks and the guest could not take it yet
+NMI_WAITING = 67  # P: 1 while an NMI was sent and the guest could not take it yet
 WAKE = 64  # N, P: min(DEADLINE, now) while something waits: what the block hook compares with
 
 # Exits.

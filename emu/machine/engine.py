@@ -15,7 +15,9 @@ import unicorn
 from unicorn import (
     UC_ARCH_X86,
     UC_HOOK_BLOCK,
+    UC_HOOK_EDGE_GENERATED,
     UC_HOOK_INSN,
+    UC_HOOK_INSN_INVALID,
     UC_HOOK_INTR,
     UC_HOOK_MEM_READ,
     UC_MODE_64,
@@ -35,12 +37,15 @@ from emu.units import MIB, MPN, PAGE_BYTES
 
 __all__ = [
     "UC_HOOK_BLOCK",
+    "UC_HOOK_EDGE_GENERATED",
     "UC_HOOK_INSN",
+    "UC_HOOK_INSN_INVALID",
     "UC_HOOK_INTR",
     "UC_HOOK_MEM_READ",
     "Engine",
     "EntryState",
     "Segment",
+    "UcError",
     "fill_vmcb",
     "flush_page_function",
     "mismatch",
@@ -108,6 +113,7 @@ class EntryState:
     rdx: int = 0
 
 
+MAX_EXITS = 256  # more than a guest that is not hostile has
 RESET_STATE = EntryState(
     rip=0xFFF0,
     cs=Segment(0xF000, 0xFFFF_0000, 0xFFFF, 0x9B),
@@ -142,6 +148,7 @@ class Engine:
             msg = f"unicorn {unicorn.__version__}: cannot set up the AMD-V processor ({error})"
             raise EngineError(msg) from error
         self.code_buffer = CodeBuffer(code_bytes, before)
+        self._exits: dict[int, None] = {}  # linear addresses, the oldest first
         self.context = self.uc.context_save()
         self.context_bytes = int(uclib.uc_context_size(self.handle))
 
@@ -165,6 +172,18 @@ class Engine:
         """Drop everything that was translated, and give its memory back. Not while the engine runs."""
         self.uc.ctl_flush_tb()
         self.code_buffer.give_back()
+
+    def end_code_at(self, address: int) -> None:
+        """Have code that is translated from now on end before a linear address, as at a HLT; the oldest such addresses are forgotten."""
+        if len(self._exits) >= MAX_EXITS:
+            self._exits.pop(next(iter(self._exits)))
+        self._exits[address] = None
+        self.uc.ctl_set_exits(list(self._exits))
+
+    def run_through(self, address: int) -> None:
+        """Take `end_code_at` back."""
+        self._exits.pop(address, None)
+        self.uc.ctl_set_exits(list(self._exits))
 
     def add_native_hook(self, kind: int, address: int, data: int, *instruction: int) -> None:
         """Install the C function at `address`; the engine hands it the pointer `data`."""

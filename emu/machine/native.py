@@ -56,6 +56,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 PYTHON_ONLY = frozenset(
     """
     __init__.py
+    aborts.py
     balloon_store.py
     block_hook.py
     calibration.py
@@ -73,6 +74,7 @@ PYTHON_ONLY = frozenset(
     errors.py
     exit_checks.py
     exits.py
+    features.py
     hashing.py
     hostfile.py
     images.py
