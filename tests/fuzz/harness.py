@@ -151,8 +151,8 @@ def _try_all(module: ModuleType, seeds: list[bytes], seed: int, numbers: range, 
     refused, slowest_s, slowest = 0, *PLACE.unpack_from(place)[1:3]
     try:
         for number in numbers:
-            data = input_of(module, seeds, seed, number)
             PLACE.pack_into(place, 0, number, slowest_s, slowest, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+            data = input_of(module, seeds, seed, number)
             start = time.monotonic()
             signal.setitimer(signal.ITIMER_REAL, LIMIT_S)  # its default is to end the process: nothing can hold it up
             refused += _try(module, data, folder, number)
@@ -163,9 +163,13 @@ def _try_all(module: ModuleType, seeds: list[bytes], seed: int, numbers: range, 
                 _empty(folder)
         PLACE.pack_into(place, 0, numbers[-1], slowest_s, slowest, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         _say(refused=refused, tried=len(numbers))
-    finally:
         shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)
+    except BaseException:  # noqa: BLE001  (the input could not be made: a fault of the reader's module)
+        traceback.print_exc()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
 
 
 def _try(module: ModuleType, data: bytes, folder: Path, number: int) -> int:
