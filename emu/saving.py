@@ -148,8 +148,9 @@ class Giver:
         """In place, where native code has the address; arrays that a class names in RESIZED are replaced."""
         if not isinstance(now, np.ndarray):
             return saved
-        if any(now is getattr(owner, name) for name in getattr(owner, "RESIZED", ())) and saved.ndim == now.ndim:
-            return saved.astype(now.dtype, casting="no")
+        is_resized = any(now is getattr(owner, name) for name in getattr(owner, "RESIZED", ()))
+        if is_resized and now.ndim == saved.ndim and now.dtype == saved.dtype:
+            return saved
         if now.shape != saved.shape or now.dtype != saved.dtype:
             raise SnapshotError(
                 f"the snapshot does not fit a {type(owner).__name__}: {saved.shape} of {saved.dtype} for {now.shape} of {now.dtype}"

@@ -154,8 +154,8 @@ def _try_all(module: ModuleType, seeds: list[bytes], seed: int, numbers: range, 
     refused, slowest_s, slowest = 0, *PLACE.unpack_from(place)[1:3]
     try:
         for number in numbers:
-            data = input_of(module, seeds, seed, number)
             PLACE.pack_into(place, 0, number, slowest_s, slowest, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+            data = input_of(module, seeds, seed, number)
             start = time.process_time()
             _set_timers(LIMIT_S, AWAY_S)
             refused += _try(module, data, folder, number)
@@ -166,9 +166,13 @@ def _try_all(module: ModuleType, seeds: list[bytes], seed: int, numbers: range, 
                 _empty(folder)
         PLACE.pack_into(place, 0, numbers[-1], slowest_s, slowest, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         _say(refused=refused, tried=len(numbers))
-    finally:
         shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)
+    except BaseException:  # noqa: BLE001  (the input could not be made: a fault of the reader's module)
+        traceback.print_exc()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
 
 
 def _set_timers(busy_s: float, away_s: float) -> None:

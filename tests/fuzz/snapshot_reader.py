@@ -16,7 +16,6 @@ import tempfile
 import zipfile
 from functools import cache
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,7 @@ append = 'run="toucher schedule=1m@0,3m@1 seconds=30 seed=1"'
 SLICES = {ENDED: 3, RUNNING: 12}
 RESERVED = 16 << 30  # a gigabyte by each engine, for code; Arrow's memory pool
 ENGINE_BYTES = 100_000  # of a file with a VM that runs
-RARE = 32  # one of so many inputs is of the machine that runs, which takes fifty times as long
+RARE = 64  # one of so many inputs is of the machine that runs, which takes fifty times as long
 WORDS = (0, 1, -1, 2, 7, 255, 4095, 4096, 65535, 1 << 20, (1 << 31) - 1, -(1 << 31), (1 << 62), -(1 << 63), (1 << 63) - 1)
 STRANGE: tuple[Any, ...] = (
     None,
@@ -218,7 +217,7 @@ def _change_array(rng: random.Random, members: dict[str, bytes]) -> None:
     try:
         contents = _contents(members[name])
         array = np.lib.format.read_array(io.BytesIO(contents), allow_pickle=False).copy()
-    except (KeyError, ValueError, OSError, TokenError):  # changed before
+    except Exception:  # noqa: BLE001  (changed before, so that it is no array, or one larger than the world)
         return
     if rng.randrange(6) == 0:
         header = contents[: contents.index(b"\n") + 1]
