@@ -11,6 +11,7 @@ from emu.errors import EmuError, MachineMemoryError, explain, is_for_want_of_mem
 from emu.limits import LEAST_ADDRESS_SPACE, is_address_space_short, limit_in_words
 from emu.units import MIB
 
+HEAVY_COMMANDS = ("boot", "test", "host", "bench")  # that load NumPy, Numba and Unicorn
 STATUS_USAGE = 2
 STATUS_MEMORY = MachineMemoryError.exit_status
 STATUS_OUTPUT = 74
@@ -19,7 +20,10 @@ STATUS_INTERRUPTED = 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status. Whatever goes wrong is one line on standard error."""
-    if is_address_space_short():  # the libraries would end the process in their own ways
+    wanted = (sys.argv[1:] if arguments is None else arguments)[:1]
+    if (
+        wanted and wanted[0] in HEAVY_COMMANDS and is_address_space_short()
+    ):  # the libraries would end the process in their own ways
         return complain(f"at least {LEAST_ADDRESS_SPACE // MIB} MiB of address space are needed{limit_in_words()}", STATUS_MEMORY)
     from typer.exceptions import TyperException  # noqa: PLC0415  (kept off the path of `import emu.cli`)
 
