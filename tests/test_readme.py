@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The README is true: its commands are run, what it shows is compared with what comes, what it names exists. The commands of other pages are parsed.
 
-A command of the README that is in neither table below fails a test, and so does an entry of a table that the README has no more.
+A command of the README that is in neither table below fails a test, and so does an entry of a table that the README has no more. With
+EMU_UPDATE_README=1 in the environment the trace and the table that the README shows are replaced by those that come.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from emu.events import CATALOGUE
 from emu.suite import qemu
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = ROOT / "README.md"
+README = PAGE.read_text(encoding="utf-8")
+UPDATES = bool(os.environ.get("EMU_UPDATE_README"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "guests").glob("*/README.md"))]
 PROGRAMS = ("emu", "pytest", "scripts/emu", "scripts/test", "scripts/fuzz")
 LIMIT_S = 900  # of a command here, on a machine that has other things to do
@@ -162,10 +165,38 @@ def test_a_command_does_what_it_is_there_for(
 # ---- what is shown ----
 
 
+def update(shown: list[str], came: list[str]) -> None:
+    """Have the README show what comes."""
+    text = PAGE.read_text(encoding="utf-8")
+    old = "\n".join(shown)
+    assert old in text
+    PAGE.write_text(text.replace(old, "\n".join(came)), encoding="utf-8")
+
+
+def form_of(line: str) -> str:
+    """A trace line without its numbers."""
+    return re.sub(r"\b[0-9a-f]+\b", "N", re.sub(r" +", " ", line))
+
+
+def like(shown: list[str], came: list[str]) -> list[str]:
+    """Lines of the same forms, in the same order."""
+    found: list[str] = []
+    rest = came
+    for line in shown:
+        at = next(number for number, other in enumerate(rest) if form_of(other) == form_of(line))
+        found.append(rest[at])
+        rest = rest[at + 1 :]
+    return found
+
+
 def test_the_trace_that_is_shown_is_the_trace(folder: Path, results: dict[str, subprocess.CompletedProcess[str]]) -> None:
     """All lines shown come, in this order; others come between them."""
     command, *shown = block_after("boot paging --trace")
-    came = iter(result_of(command.removeprefix("$ "), folder, results).stderr.splitlines())
+    lines = result_of(command.removeprefix("$ "), folder, results).stderr.splitlines()
+    if UPDATES:
+        update(shown, like(shown, lines))
+        return
+    came = iter(lines)
     assert len(shown) > 3
     assert [line for line in shown if line not in came] == []
 
@@ -173,7 +204,10 @@ def test_the_trace_that_is_shown_is_the_trace(folder: Path, results: dict[str, s
 def test_the_table_that_is_shown_is_the_table(folder: Path, results: dict[str, subprocess.CompletedProcess[str]]) -> None:
     shown = block_after("12.0 s")
     came = [line.rstrip() for line in result_of("emu host overcommit --top", folder, results).stdout.splitlines()]
-    at = max(number for number, line in enumerate(came) if line == shown[0])
+    at = max(number for number, line in enumerate(came) if line.strip().startswith("12.0 s"))
+    if UPDATES:
+        update(shown, came[at : at + len(shown)])
+        return
     assert came[at : at + len(shown)] == shown
 
 

@@ -15,7 +15,7 @@ from emu.machine.native import CACHE
 from emu.resources.compiling import prepare
 from emu.units import MIB
 
-FUNCTIONS = 360  # about what a full set has; a test looks
+FUNCTIONS = 420  # about what a full set has; a test looks
 COMPILING = "compiling native code, once for this version"
 WAITING = "waiting for another emu that compiles the native code"
 
@@ -56,26 +56,24 @@ class _Display:
             with contextlib.suppress(OSError, ValueError):
                 print(f"emu: {what}", file=sys.stderr, flush=True)
 
-    def _miss(self, name: str) -> None:
+    def _miss(self, _name: str) -> None:
         if self._has_said:
-            if self._progress is not None:
-                self._progress.update(self._task, function=name)
             return
         self._has_said = True
         what = _why()
         if not self._console.is_terminal:
             self._say(f"{what}: this takes about a minute" if not CACHE.damaged else what)
             return
+        self._say(what)
         columns = (
-            TextColumn("emu: {task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("functions, about"),
             TimeRemainingColumn(compact=True),
-            TextColumn("left  {task.fields[function]}", markup=False),
+            TextColumn("left"),
         )
         self._progress = Progress(*columns, console=self._console, transient=True)
-        self._task = self._progress.add_task(what, total=1 if CACHE.damaged else FUNCTIONS, function=name)
+        self._task = self._progress.add_task("", total=1 if CACHE.damaged else FUNCTIONS)
         self._progress.start()
 
     def _kept(self, _name: str) -> None:
