@@ -12,7 +12,7 @@ import pytest
 from emu.devices.ide import MAX_DRIVES
 from emu.errors import UsageError
 from emu.saving import Giver, Taker
-from tests.devices.helpers import Bench, BenchDisk
+from tests.devices.helpers import DISK_SECTORS, Bench, BenchDisk
 from tests.devices.ide_driver import (
     ABRT,
     ACTIVE,
@@ -272,3 +272,19 @@ def _contents(disk: BenchDisk) -> bytes:
     data = bytearray(disk.sectors * 512)
     disk.read(0, [memoryview(data)])
     return bytes(data)
+
+
+@pytest.mark.parametrize(("count", "types"), [(0, 0x00), (1, 0xF0), (2, 0xFF), (4, 0xFF)])
+def test_cmos_tells_of_the_first_channel_s_drives(count: int, types: int) -> None:
+    bench = FourDrives(count)
+
+    def cmos(register: int) -> int:
+        bench.write(0x70, register)
+        return bench.read(0x71)
+
+    assert (cmos(0x12), cmos(0x14)) == (types, 0x02)
+    for drive, (kind, geometry) in enumerate(((0x19, 0x1B), (0x1A, 0x24))):
+        cylinders = DISK_SECTORS // (16 * 63)
+        expected = [cylinders, 0, 16, 0xFF, 0xFF, 0xC8, cylinders, 0, 63] if drive < count else [0] * 9
+        assert cmos(kind) == (47 if drive < count else 0)
+        assert [cmos(geometry + n) for n in range(9)] == expected
