@@ -53,7 +53,7 @@ __all__ = [
 PACKAGE = Path(__file__).resolve().parent.parent
 # Modules that no native code is built from, so that a change of theirs costs no compilation (a test checks the list).
 PYTHON_ONLY = frozenset(
-    "__init__.py balloon_store.py block_hook.py calibration.py callbacks.py check.py config.py content_table.py cpu.py cpuid.py crash.py dma.py engine.py errors.py exit_checks.py exits.py hashing.py images.py launch.py loader.py msr.py outside.py "
+    "__init__.py balloon_store.py block_hook.py calibration.py callbacks.py check.py check_shadow.py config.py content_table.py cpu.py cpuid.py crash.py dma.py engine.py errors.py exit_checks.py exits.py hashing.py images.py launch.py loader.py msr.py outside.py "
     "reclaim.py regfile.py replacing.py sampling.py sharing.py state.py states.py swap_area.py swap_disk.py swap_space.py tables.py targets.py vm.py".split()
 )
 KEPT_CACHES = 3  # the newest few: enough to go back and forth between two checkouts without compiling again

@@ -27,7 +27,7 @@ from tests.truth.mmu import Access, Format, Kind, PageFault, Registers, Translat
 from tests.vm import harness
 
 FIRST = 0x300  # PPN of the first page of a model: in the second large page of 2 MB, and in the first of 4 MB and 1 GB
-ROOT, DIRECTORY, POINTERS, TABLE, OTHER_TABLE, *DATA = range(12)  # what the pages serve as at first
+ROOT, DIRECTORY, POINTERS, TABLE, OTHER_TABLE, *DATA = range(10)  # what the pages serve as at first
 TABLES = (TABLE, OTHER_TABLE)
 USED = (*TABLES, *DATA)  # pages that entries lead to and that leave and come back; the others keep the guest itself going
 KEPT = mmu.P | mmu.RW | mmu.US | mmu.A | mmu.D  # of the guest's own mapping: no bit of it ever changes
@@ -73,6 +73,11 @@ class Guest:
             self._build(ROOT, 0, page_of(DIRECTORY) | mmu.P)
         for index, table in enumerate(KERNEL_TABLES[self.fmt]):
             self._build(self.directory, index, table | KEPT)
+        for place, table in enumerate(TABLES):
+            self._build(self.directory, self.directory_index(place), page_of(table) | KEPT)
+        for page in DATA:  # all alike, so that they are shared at once
+            self._build(TABLE, self.table_index(page), page_of(page) | KEPT)
+            self.device_stores(page, 0, CONTENTS[1])
         self.tell(Do.CR3, page_of(ROOT))
 
     def _build(self, page: int, index: int, entry: int) -> None:
@@ -220,9 +225,11 @@ class Machine(RuleBasedStateMachine):
 
     @rule(number=vms, table=tables, place=st.sampled_from(USED), page=used, bits=flags, way=ways)
     def map_page(self, number: int, table: int, place: int, page: int, bits: int, way: str) -> None:
-        """An entry of a page table leads to another page, or to the same with other rights."""
+        """An entry of a page table leads to another page, or to the same with other rights; it is in use before and after."""
         guest = self.guest(number)
+        self.load(number, TABLES.index(table), place, 0)
         guest.change_entry(way, table, guest.table_index(place), guest.leaf(page, bits))
+        self.load(number, TABLES.index(table), place, 0)
 
     @rule(number=vms, table=tables, place=st.sampled_from(USED), way=ways)
     def unmap_page(self, number: int, table: int, place: int, way: str) -> None:
@@ -265,6 +272,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(number=vms, where=st.integers(0, 2), page=used, at=offsets)
     def load(self, number: int, where: int, page: int, at: int) -> None:
+        """By the address of a page at one of three places; where that leads is the tables' affair."""
         guest = self.guest(number)
         linear = guest.address(where, page) | at
         outcome = guest.translate(linear, Kind.READ)
