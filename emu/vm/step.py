@@ -239,6 +239,22 @@ def clear_single_step_status(cb: object) -> None:
 
 
 @compiled
+def can_be_forgotten(cb: object, slot: int) -> bool:
+    """Whether the instruction gets further if its table is no longer followed: unless it needs the table itself, which then is followed anew at once.
+
+    That is so where the table leads to what is stored, and is found out where it leads to another operand or to the instruction.
+    """
+    if cb[cbw.STEPPING] or cb[cbw.FORGOTTEN_AT] == cb[cbw.INSNS] or slot == pmap.slot_of(cb, walk.root_table(cb) >> 12):
+        return False
+    row = load32(cb[cbw.TABLES] + 4 * slot) - 1
+    while row >= 0:
+        if rows.is_traced_role(rows.row_word(cb, row, rows.ROLE)) and rows.row_word(cb, row, rows.USED_AT) == cb[cbw.LRU_CLOCK]:
+            return False
+        row = rows.row_word(cb, row, rows.NEXT_IN_SLOT) - 1
+    return True
+
+
+@compiled
 def store_to_table(cb: object, va: int, slot: int, access: int) -> bool:
     """A store to a traced guest table: trace it, or let the table go out of sync; true if it needs no writable entry any more."""
     options = cb[cbw.SHADOW_OPTIONS]
@@ -246,9 +262,9 @@ def store_to_table(cb: object, va: int, slot: int, access: int) -> bool:
         leaf_only = rows.only_leaf_tables(cb, slot)
         if options & sync.UNSYNC and leaf_only and sync.begin_unsync(cb, slot):
             return False
-        is_root = slot == pmap.slot_of(cb, walk.root_table(cb) >> 12)
-        if options & sync.FLOOD and cb[cbw.STEPPING] == 0 and not is_root and not (leaf_only and not options & sync.UNSYNC):
+        if options & sync.FLOOD and not (leaf_only and not options & sync.UNSYNC) and can_be_forgotten(cb, slot):
             cb[cbw.FLOODED] += 1
+            cb[cbw.FORGOTTEN_AT] = cb[cbw.INSNS]
             shadow.untrace(cb, slot)
             return False
     if options & sync.EMULATE and cb[cbw.STEPPING] == 0 and emulate.store(cb, va, slot):

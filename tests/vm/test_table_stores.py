@@ -386,3 +386,65 @@ def test_large_pages() -> None:
     assert run.word(0x6008) == 0xE7
     assert run.word(0x305004) == 0xC0DF
     assert (run.notes[0].vector, run.notes[0].error, run.notes[0].cr2) == (PF, 9, 0x805000)
+
+
+# ---- directories that are written while they are in use ---------------------------------------------------------------
+
+FORMS = {
+    "32-bit": ("PAGING", "DIRECTORY + 0x100"),
+    "pae": ("PAE_PAGING", "WIDE_DIRECTORY + 0x400"),
+    "long, level 2": ("LONG_MODE", "WIDE_DIRECTORY + 0x400"),
+    "long, level 3": ("LONG_MODE", "POINTERS + 0x400"),
+    "long, level 4": ("LONG_MODE", "PML4 + 0x400"),
+}
+
+
+@pytest.mark.parametrize("misaligned", [0, 2])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_string_stored_to_the_directory_that_leads_to_it(form: str, misaligned: int) -> None:
+    """It cannot be forgotten: it is needed again for the very store."""
+    enter, place = FORMS[form]
+    run = run_both(f"""
+    test:
+        {enter}
+        movl ${place} + {misaligned}, %edi
+        movl $0x07060504, %eax
+        movl $20, %ecx
+        rep stosl
+        movl {place} + 8, %eax
+        movl %eax, 0x6000
+        EXIT 1
+    """)
+    assert run.stop == exits_with(1)
+    assert run.word(0x6000) == (0x05040706 if misaligned else 0x07060504)
+
+
+@pytest.mark.parametrize("form", ["pae", "long, level 2"])
+@pytest.mark.parametrize("code", [False, True], ids=["source", "code"])
+def test_a_string_stored_to_the_directory_that_its_source_or_its_code_needs(form: str, code: bool) -> None:
+    """The directory of the second gigabyte, which is not on the way to where it is stored itself."""
+    enter, _ = FORMS[form]
+    pointer = 1 if form == "pae" else 7
+    run = run_both(f"""
+    test:
+        movl $0x25000 | {pointer}, POINTERS + 8
+        movl $WIDE_TABLE | 7, 0x25000
+        movl $0x{"23000" if form == "pae" else "24000"} | 7, 0x25008
+        {enter}
+        movl $0x07060500, 0x300000
+        movl $0x07060500, 0x300004
+        movl $0x07060500, 0x300008
+        {"movl $(copy + 0x40000000), %eax" if code else "movl $copy, %eax"}
+        movl ${"0x300000" if code else "0x40100000"}, %esi
+        movl $0x25100, %edi
+        movl $3, %ecx
+        call *%{"r" if "long" in form else "e"}ax
+        movl 0x25104, %eax
+        movl %eax, 0x6000
+        EXIT 1
+    copy:
+        rep movsl
+        ret
+    """)
+    assert run.stop == exits_with(1)
+    assert run.word(0x6000) == (0x07060500 if code else 0)
