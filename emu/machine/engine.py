@@ -53,7 +53,7 @@ __all__ = [
 EXTRA_FRAMES = 3  # VMCB, host save area, the VMRUN instruction
 MSR_EFER = 0xC000_0080
 MSR_VM_HSAVE_PA = 0xC001_0117
-MSR_PERMISSIONS = 1 << 39  # physical address of the MSR permission map: beyond machine memory, where no page table of the VMM's leads
+MSR_PERMISSIONS = 1 << 39  # physical address of the MSR permission map: beyond machine memory, so no guest's
 MSR_PERMISSIONS_BYTES = 2 * PAGE_BYTES  # two bits for each MSR: an exit at its read, and at its write
 VMRUN = b"\x0f\x01\xd8"
 FLUSH_TLB = (1 << 30) | uc_const.UC_CTL_TLB_FLUSH  # a uc_ctl write without arguments
@@ -190,8 +190,8 @@ def flush_page_function() -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0 if function else 0
 
 
-def fill_vmcb(memory: MachineMemory, mpn: MPN, state: EntryState, nested_root: int = 0) -> None:
-    """Write intercepts and entry state into the VMCB in frame `mpn`."""
+def fill_vmcb(memory: MachineMemory, mpn: MPN, state: EntryState, nested_root: int | None = None) -> None:
+    """Write intercepts and entry state into the VMCB in frame `mpn`. Without a nested root (whose address may be 0) there is no nested paging."""
     frame = memory.frame(mpn)
     frame[:] = 0
 
@@ -207,8 +207,9 @@ def fill_vmcb(memory: MachineMemory, mpn: MPN, state: EntryState, nested_root: i
     put(vmcb.INTERCEPTS, np.uint64, ALL_INTERCEPTS)
     put(vmcb.MSR_PERMISSIONS, np.uint64, MSR_PERMISSIONS)
     put(vmcb.GUEST_ASID, np.uint32, 1)
-    put(vmcb.NESTED_CONTROL, np.uint64, 1 if nested_root else 0)
-    put(vmcb.NESTED_CR3, np.uint64, nested_root)
+    if nested_root is not None:
+        put(vmcb.NESTED_CONTROL, np.uint64, 1)
+        put(vmcb.NESTED_CR3, np.uint64, nested_root)
     for at in (vmcb.ES, vmcb.SS, vmcb.DS, vmcb.CS):
         segment = state.cs if at == vmcb.CS else state.data
         put(at, np.uint16, segment.selector, segment.attributes)

@@ -15,7 +15,7 @@ from emu.machine import paging as pg
 from emu.machine.memory import SHARED_OWNER, FrameUse
 from emu.units import PAGE_BYTES
 from emu.vm import pmap, reclaim, rows
-from emu.vm.check_shadow import ENTRIES, NX, WORD, check_shadow, opened_entries, require, slot_at, states, table
+from emu.vm.check_shadow import NX, WORD, check_shadow, opened_entries, require, slot_at, states, table
 from emu.vm.state import VmState
 
 
@@ -44,12 +44,18 @@ def _check_pmap(state: VmState) -> None:
     for kind in pmap.WITHOUT_FRAME:
         name = pmap.STATE_NAMES[kind]
         pages = np.flatnonzero(states(state) == kind)
-        require(not np.any(state.pmap[pages] & ~(pmap.STATE_MASK << pmap.STATE_SHIFT)), f"pmap 3: a page that is {name} has a frame or a use")
+        require(
+            not np.any(state.pmap[pages] & ~(pmap.STATE_MASK << pmap.STATE_SHIFT)),
+            f"pmap 3: a page that is {name} has a frame or a use",
+        )
         require(not np.any(state.rmap[pages]), f"pmap 3: a page that is {name} is mapped")
     ballooned = int(np.sum(states(state) == pmap.BALLOONED))
     require(ballooned == int(state.control[cbw.BALLOON_PAGES]), "pmap 3: pages in the balloon miscounted")
     _check_shared_pages(state)
-    require(not np.any((state.watched == pmap.WAITING) & (state.rmap != 0)), "pmap 5: a page whose next access is waited for is mapped")
+    require(
+        not np.any((state.watched == pmap.WAITING) & (state.rmap != 0)),
+        "pmap 5: a page whose next access is waited for is mapped",
+    )
 
 
 def _check_shared_pages(state: VmState) -> None:
@@ -106,7 +112,9 @@ def _check_nested(state: VmState, opened: set[int]) -> None:
         where = f"nested leaf of PPN {ppn:#x} (entry {value:#x})"
         kind = word >> pmap.STATE_SHIFT & pmap.STATE_MASK
         require(kind not in pmap.WITHOUT_FRAME, f"pmap 3: {where} maps a page that is {pmap.STATE_NAMES[kind]}")
-        require(state.watched[slot_at(state, ppn)] != pmap.WAITING, f"pmap 5: {where} maps a page whose next access is waited for")
+        require(
+            state.watched[slot_at(state, ppn)] != pmap.WAITING, f"pmap 5: {where} maps a page whose next access is waited for"
+        )
         require((value & pg.FRAME_MASK) >> 12 == word & pmap.MPN_MASK, f"pmap 2: {where} maps another frame")
         require(plain or value & NX or word & pmap.EXECUTED, f"pmap 2: {where} is executable, its page is data")
         if value & pg.WRITABLE:

@@ -82,14 +82,17 @@ def _check_rows(state: VmState) -> None:
     used = state.rows[in_use]
     keys = Counter(map(tuple, used[:, [rows.CHAIN, rows.PPN, rows.ROLE]].tolist()))
     require(len(keys) == len(used), "shadow 4: two rows stand for the same")
-    free = []
+    free: list[int] = []
     row = int(state.control[cbw.SHADOW_FREE]) - 1
     while row >= 0:
         require(not in_use[row], f"shadow 4: row {row} is on the free list and in use")
         require(len(free) < len(in_use), "shadow 4: the free list has no end")
         free.append(row)
         row = int(state.rows[row, rows.NEXT_FREE]) - 1
-    require(len(set(free)) == len(free) == len(in_use) - len(used), "shadow 4: a free row is missing from the free list, or on it twice")
+    require(
+        len(set(free)) == len(free) == len(in_use) - len(used),
+        "shadow 4: a free row is missing from the free list, or on it twice",
+    )
     require(not np.any(state.rows[free, rows.PARENTS]), "shadow 4: a free row has a parent")
     frames = state.rows[free, rows.FRAME]
     pages = state.memory.words.reshape(-1, ENTRIES)[frames[frames >= 0]]
@@ -107,7 +110,9 @@ def _check_key(state: VmState, row: int) -> None:
     level = role & rows.LEVEL_MASK
     require(1 <= level <= max(levels, pg.PAE), f"shadow 4: row {row} has level {level}")
     is_root_of_pointers = level == pg.PAE and levels != pg.LONG
-    require(bool(role & rows.UNTRACED) == is_root_of_pointers, f"shadow 4: row {row} is traced though it is a root, or the reverse")
+    require(
+        bool(role & rows.UNTRACED) == is_root_of_pointers, f"shadow 4: row {row} is traced though it is a root, or the reverse"
+    )
 
 
 def _check_unsync(state: VmState) -> None:
@@ -119,7 +124,9 @@ def _check_unsync(state: VmState) -> None:
     roles = state.rows[:, rows.ROLE]
     traced = (state.rows[:, rows.IN_USE] != 0) & ((roles & (rows.DIRECT | rows.UNTRACED)) == 0)
     has_copy = np.isin(state.rows[:, rows.CHAIN], slots)
-    require(np.all((state.rows[traced, rows.UNSYNC] != 0) == has_copy[traced]), "shadow 5: a row does not know whether it is in sync")
+    require(
+        np.all((state.rows[traced, rows.UNSYNC] != 0) == has_copy[traced]), "shadow 5: a row does not know whether it is in sync"
+    )
     mirrors = traced & has_copy
     require(np.all(roles[mirrors] & rows.LEVEL_MASK == 1), "shadow 5: a directory is out of sync")
     require(set(state.rows[mirrors, rows.CHAIN].tolist()) == set(slots.tolist()), "shadow 5: a page out of sync is no table")
@@ -135,8 +142,13 @@ def _check_root(state: VmState) -> None:
     role = int(state.rows[row, rows.ROLE])
     require(state.rows[row, rows.IN_USE], "shadow 6: the root is a free row")
     require(role & rows.LEVEL_MASK == max(levels, pg.PAE), "shadow 6: the root has another level")
-    require(int(state.rows[row, rows.CHAIN]) == slot_at(state, (cr3 & pg.FRAME_MASK) >> 12), "shadow 6: the root is not that of CR3")
-    require(bool(role & rows.WRITE_PROTECT) == bool(int(control[cbw.GUEST_CR0]) & pg.CR0_WP), "shadow 6: the root is of another CR0.WP")
+    require(
+        int(state.rows[row, rows.CHAIN]) == slot_at(state, (cr3 & pg.FRAME_MASK) >> 12), "shadow 6: the root is not that of CR3"
+    )
+    require(
+        bool(role & rows.WRITE_PROTECT) == bool(int(control[cbw.GUEST_CR0]) & pg.CR0_WP),
+        "shadow 6: the root is of another CR0.WP",
+    )
     place = cr3 >> 5 & 0x7F if levels == pg.PAE else 0
     require(role >> rows.POINTERS_SHIFT & 0x7F == place, "shadow 6: the root is that of other pointers")
 
@@ -158,7 +170,10 @@ def _check_shadow_entry(state: VmState, row: int, index: int, value: int) -> Non
         first = (int(state.rows[row, rows.PPN]) & WORD32) + index * ENTRIES
         require(int(child[rows.PPN]) & WORD32 == first, f"shadow 1: entry {index} of row {row} maps other pages")
         alike = rows.DIRECT | rows.ACCESS_MASK | rows.DIRTY
-        require(not (role ^ int(child[rows.ROLE])) & alike, f"shadow 2: entry {index} of row {row} has other rights than its large page")
+        require(
+            not (role ^ int(child[rows.ROLE])) & alike,
+            f"shadow 2: entry {index} of row {row} has other rights than its large page",
+        )
     elif role & rows.UNTRACED:
         _check_pointer(state, row, index, child)
     elif int(state.control[cbw.GUEST_LEVELS]) == pg.LEGACY:
@@ -217,7 +232,9 @@ def _check_directory_entry(state: VmState, row: int, index: int, child: np.ndarr
 
 def _check_dirty(role: int, entry: int, where: str) -> None:
     """Through the row of a large page stores may go only if each entry that leads to it has D set."""
-    require(entry & pg.DIRTY or not role & rows.WRITTEN_THROUGH, f"shadow 2: {where} may be written through, its D bit is not set")
+    require(
+        entry & pg.DIRTY or not role & rows.WRITTEN_THROUGH, f"shadow 2: {where} may be written through, its D bit is not set"
+    )
 
 
 def slot_at(state: VmState, ppn: int) -> int:
@@ -263,7 +280,9 @@ def _check_leaf(state: VmState, row: int, index: int, value: int, target: int) -
     if not value & pg.WRITABLE:
         return
     role = int(state.rows[row, rows.ROLE])
-    require(not role & rows.DIRECT or role & rows.WRITTEN_THROUGH, f"shadow 2: {where} is writable, another entry's D bit may be due")
+    require(
+        not role & rows.DIRECT or role & rows.WRITTEN_THROUGH, f"shadow 2: {where} is writable, another entry's D bit may be due"
+    )
     if not access & pg.WRITABLE:
         _check_override(state, role, value, access, where)
     table_keeps_bits = int(state.pmap[int(state.rows[row, rows.CHAIN])]) >> pmap.STATE_SHIFT & pmap.STATE_MASK

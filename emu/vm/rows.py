@@ -56,7 +56,7 @@ ACCESS_MASK = pg.ALL_RIGHTS << ACCESS_SHIFT
 WRITE_PROTECT = 1 << 9  # CR0.WP
 UNTRACED = 1 << 10  # a root whose guest page is not watched
 POINTERS_SHIFT = 11  # where in their page PAE directory pointers lie, in 32 bytes: bits 11 to 17
-DIRTY = 1 << 18  # of a DIRECT row: the guest's entry is read-only, but its D bit is set, so the supervisor may store with CR0.WP off
+DIRTY = 1 << 18  # of a DIRECT row: the guest's entry is read-only, but D is set, so with CR0.WP off the supervisor may store
 WRITTEN_THROUGH = pg.WRITABLE << ACCESS_SHIFT | DIRTY  # of a DIRECT row: leaves may be writable
 
 LINK_WORDS = 3  # next + 1, previous + 1, and what the entry points at: a slot or a row

@@ -10,8 +10,9 @@ from emu.vm import pmap
 from tests.resources.rig import Rig, state_of
 from tests.vm import harness
 
-FIRST, SECOND, MOVED = 0x301, 0x302, 0x303  # two pages with the same contents, and an address that leads to the first, then the second
-STEP, STEPS = 0x5000, 2
+FIRST, SECOND = 0x301, 0x302  # two pages with the same contents
+MOVED = 0x303  # an address that leads to the first, then to the second
+STEP = 0x5000
 ENTRY = f"TABLE + 4 * {MOVED:#x}"
 MOVES = {
     "plain": f"movl $0x302067, {ENTRY}",

@@ -28,7 +28,9 @@ _TOUCH = """
         movl $1, 0x5000
     1:  jmp 1b
 """
-_SEE_ALL = "movl $0, PML4 + 0x800; movl $0, POINTERS + 0x800; movl $0, WIDE_DIRECTORY + 0x800\n"  # the tables, at their own addresses
+_SEE_ALL = (
+    "movl $0, PML4 + 0x800; movl $0, POINTERS + 0x800; movl $0, WIDE_DIRECTORY + 0x800\n"  # the tables, at their own addresses
+)
 PROGRAMS = {
     "32-bit": "test: PAGING\n movl $0x10, %eax; movl %eax, %cr4; movl $0x87, DIRECTORY + 4\n" + _TOUCH.format(large=0x703000),
     "pae": "test: PAE_PAGING nx=1\n movl $0x200087, WIDE_DIRECTORY + 16\n" + _SEE_ALL + _TOUCH.format(large=0x503000),
@@ -134,7 +136,9 @@ def test_a_table_that_may_be_written_unseen(rig: Rig, program: str, number: int)
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_large_page_whose_d_bit_is_due(rig: Rig, program: str) -> None:
     state = start(rig, program)
-    parent = rows_where(state, lambda role: role & rows.LEVEL_MASK == (3 if program == "long" else 2) and not role & rows.UNTRACED)[-1]
+    parent = rows_where(
+        state, lambda role: role & rows.LEVEL_MASK == (3 if program == "long" else 2) and not role & rows.UNTRACED
+    )[-1]
     index = {"32-bit": 3, "pae": 2, "long": 1}[program]
     quarter = (int(state.rows[parent, rows.ROLE]) >> rows.QUADRANT_SHIFT & 3) * 1024
     at = 4 + quarter if program == "32-bit" else 8 * index
