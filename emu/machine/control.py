@@ -96,6 +96,7 @@ STEP_TRAP = 77  # N: the guest's own trap flag
 STEP_TIME = 78  # N: virtual time before the instruction
 STEP_START = 119  # N: EIP of the instruction
 STEP_REPEATS = 120  # N: 1 if it is a repeated store
+FORGOTTEN_AT = 190  # N: virtual time at which a store last had a table forgotten that is written as data
 SINKS = 79  # P: host address of int64[2]: MPNs of the frames that take stores without effect
 IO_TIME = 95  # N: virtual time of the port instruction that poisoned
 IO_NOW = 80  # N: virtual time of the port access under way, -1 otherwise

@@ -150,8 +150,8 @@ class Cpu:
         at = address - int(self.engine.raw().ctypes.data)
         return self.engine.raw()[at : at + 8].view(np.uint64)
 
-    def enter(self, state: EntryState, nested_root: int = 0) -> None:
-        """Start the guest in `state` under nested tables at MA `nested_root` (0: none) and run until the first stop."""
+    def enter(self, state: EntryState, nested_root: int | None = None) -> None:
+        """Start the guest in `state` under nested tables at MA `nested_root`, if there are any, and run until the first stop."""
         host = self.engine.raw(self._host)
         self.engine.raw()[:] = host
         registers = self.registers

@@ -62,6 +62,7 @@ PYTHON_ONLY = frozenset(
     calibration.py
     callbacks.py
     check.py
+    check_shadow.py
     code_buffer.py
     code_cache.py
     config.py

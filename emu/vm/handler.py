@@ -85,11 +85,17 @@ def charge_delivery(cb: object) -> None:
 
 
 @compiled
+def lacks_room(cb: object) -> bool:
+    """Whether an exit must wait until Python has read events and filled the reserve: it is begun again then, so nothing may have been done yet."""
+    return ring_is_nearly_full(cb) or cb[cbw.RESERVE_COUNT] < reasons.RESERVE_LOW
+
+
+@compiled
 def on_memory_exit(cb: object, number: int) -> None:
     """#PF and nested faults."""
     va = load64(cb[cbw.VMCB] + vmcb.EXIT_INFO_2)
     seen = load32(cb[cbw.ERROR_CODE]) & 0x1F
-    if ring_is_nearly_full(cb) or cb[cbw.RESERVE_COUNT] < reasons.RESERVE_LOW:
+    if lacks_room(cb):
         clock.stop(cb, reasons.REFILL)
         return
     if number != vmcb.EXIT_NESTED_FAULT and refusing.is_end_of_code(cb, va, seen):
@@ -165,7 +171,7 @@ def on_exception_exit(cb: object, vector: int) -> None:
 @compiled
 def on_register_exit(cb: object, number: int) -> None:
     """Control registers, those of descriptor tables, INVLPG, RDTSC."""
-    if ring_is_nearly_full(cb) or cb[cbw.RESERVE_COUNT] < reasons.RESERVE_LOW:
+    if lacks_room(cb):
         clock.stop(cb, reasons.REFILL)
         return
     if number == vmcb.EXIT_INVLPG:
@@ -206,6 +212,8 @@ def dispatch(cb: object, number: int) -> None:
         call2(cb[cbw.REGISTER_EXIT_FN], cb[cbw.SELF], number)
     elif number == vmcb.EXIT_IRET:
         call2(cb[cbw.TASK_EXIT_FN], cb[cbw.SELF], number)
+    elif lacks_room(cb):
+        clock.stop(cb, reasons.REFILL)
     else:
         stop_for_python(cb)
 

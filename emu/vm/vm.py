@@ -157,7 +157,11 @@ class VirtualMachine:
     def read_physical(self, pa: int, size: int) -> bytes:
         """Guest-physical memory as a device reads it."""
         buffer = np.empty(size, np.uint8)
-        access.load_block(self.control, pa, buffer.ctypes.data, size)
+        done = 0
+        while done < size:
+            done += access.load_block(self.control, pa + done, buffer.ctypes.data + done, size - done)
+            if done < size:
+                self._refill_now()
         return buffer.tobytes()
 
     def write_physical(self, pa: int, data: bytes) -> None:
