@@ -11,8 +11,8 @@ An abort of anything else, or under a library that does not show the function, g
 from __future__ import annotations
 
 import ctypes
-import functools
 import signal
+import threading
 import weakref
 
 import llvmlite.binding as llvm
@@ -49,9 +49,15 @@ class Guard:
         self._free = list(range(MOST_VMS))
         self._before = _Action()
         self._engine, handler = _compile(self._table, ctypes.addressof(self._before), reason)
-        mine = _Action(handler=handler, flags=SA_NODEFER)
-        libc = ctypes.CDLL(None)
-        libc.sigaction(signal.SIGABRT, ctypes.byref(mine), ctypes.byref(self._before))
+        self._mine = _Action(handler=handler, flags=SA_NODEFER)
+
+    def install(self) -> None:
+        """Be the handler, before whoever is it now."""
+        sigaction, now = ctypes.CDLL(None).sigaction, _Action()
+        sigaction(signal.SIGABRT, None, ctypes.byref(now))
+        if now.handler != self._mine.handler:
+            ctypes.pointer(self._before)[0] = now
+            sigaction(signal.SIGABRT, ctypes.byref(self._mine), None)
 
     def thread_word(self, owner: object, control: np.ndarray) -> ctypes.c_int64:
         """Where the VM with this control block says on which thread it runs (`threading.get_ident`), as long as `owner` lives."""
@@ -67,10 +73,19 @@ class Guard:
         self._free.append(row)
 
 
-@functools.cache
+_lock = threading.Lock()
+_guards: list[Guard | None] = []
+
+
 def guard(reason: int) -> Guard | None:
-    """The process's guard, installed at the first call; None where the library cannot be left. `reason` is what REASON gets."""
-    return Guard(reason) if getattr(uclib, LEAVE, None) else None
+    """The process's guard, which each call installs anew; None where the library cannot be left. `reason` is what REASON gets."""
+    with _lock:
+        if not _guards:
+            _guards.append(Guard(reason) if getattr(uclib, LEAVE, None) else None)
+        found = _guards[0]
+        if found:
+            found.install()
+        return found
 
 
 def _compile(table: np.ndarray, before: int, reason: int) -> tuple[llvm.ExecutionEngine, int]:

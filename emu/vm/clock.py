@@ -243,11 +243,25 @@ def intercept_return(cb: object, wanted: bool) -> None:
 
 
 @compiled
-def note_translated(cb: object) -> None:
-    """The engine has translated a block: where no fault tells of changed code, what is known of blocks may be wrong."""
-    if cb[cbw.NESTED_PLAIN]:
-        cb[cbw.CODE_EPOCH] += 1
-        refresh_tag(cb)
+def note_translated(cb: object, pc: int) -> None:
+    """The engine has translated a block: where no fault tells of changed code, what is known of it may be wrong, and of others too.
+
+    Only a change that shows counts, so that a snapshot does not tell how often the engine translated.
+    """
+    at = entry_of(cb, pc)
+    if not cb[cbw.NESTED_PLAIN] or cb[cbw.IO_POISONED] or load64(at + 8) & ~COUNT_MASK != cb[cbw.CODE_TAG]:
+        return
+    if (load64(at) ^ pc) & PC_MASK:
+        return
+    context.save(cb)
+    size = load64(at) >> SIZE_SHIFT & COUNT_MASK
+    pointer = code_at(cb, pc, size)
+    if pointer:
+        insns, at_refused = refused.scan(pointer, size, env.code_bits(cb[cbw.ENV]))
+        if at_refused == refused.NONE and insns == load64(at + 8) & COUNT_MASK:
+            return
+    cb[cbw.CODE_EPOCH] += 1
+    refresh_tag(cb)
 
 
 @compiled

@@ -367,9 +367,9 @@ def on_other_block(control: int, pc: int, size: int, _unused: int) -> int:
 
 
 @cfunc(types.void(types.voidptr, types.voidptr, types.voidptr, types.voidptr), cache=True)
-def on_translated(_engine: object, _block: object, _before: object, data: object) -> None:
-    """UC_HOOK_EDGE_GENERATED: the engine has translated a block, which may be other code than it knew at that address."""
-    clock.note_translated(as_words(address_of(data), cbw.WORDS))
+def on_translated(_engine: object, block: object, _before: object, data: object) -> None:
+    """UC_HOOK_EDGE_GENERATED: the engine has translated a block (a `uc_tb`, whose first word is its address), maybe other code than before."""
+    clock.note_translated(as_words(address_of(data), cbw.WORDS), load64(address_of(block)))
 
 
 @cfunc(types.uint32(types.voidptr, types.uint32, types.int32, types.voidptr), cache=True)

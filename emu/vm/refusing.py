@@ -80,9 +80,11 @@ def is_end_of_code(cb: object, va: int, seen: int) -> bool:
 
 @compiled
 def drop_code(cb: object, address: int) -> None:
-    """Drop the engine's translated code of the page at a linear address."""
+    """Drop the engine's translated code of the page at a linear address; the code is the same, so what is known of blocks stays."""
+    epoch = cb[cbw.CODE_EPOCH]
     _fault, ppn = walk.peek(cb, address & env.linear_mask(cb[cbw.ENV]))
     code.flush_frame(cb, pmap.entry(cb, pmap.slot_of(cb, ppn)) & pmap.MPN_MASK)
+    cb[cbw.CODE_EPOCH] = epoch
 
 
 @compiled

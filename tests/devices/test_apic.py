@@ -7,6 +7,7 @@ import pytest
 
 from emu.devices import apic as a
 from emu.devices.clock import NEVER
+from emu.saving import Giver, Taker
 from tests.devices.helpers import Bench
 
 SELF = a.TO_SELF << 18
@@ -198,3 +199,11 @@ def test_what_may_send_an_nmi(bench: Bench) -> None:
     assert board.may_send_nmi()
     board.ioapic.write(0x10, a.NMI << 8 | a.LVT_MASKED)
     assert not board.may_send_nmi()
+
+
+def test_an_nmi_that_waits_is_part_of_a_snapshot(bench: Bench) -> None:
+    bench.board.apic.write(a.ICR_LOW, SELF | a.NMI << 8)
+    data = Taker().take(bench.board.apic)
+    bench.board.take_nmi()
+    Giver([]).give(bench.board.apic, data)
+    assert bench.board.has_nmi()

@@ -165,6 +165,20 @@ def test_msr_exits_do_not_depend_on_machine_memory() -> None:
     rig.close()
 
 
+def test_a_nested_root_in_the_machine_s_first_frame() -> None:
+    """Where the VM that had the frame has ended. A root at address 0 is a root: the guest must not run on machine memory as it is."""
+    rig = Rig()
+    rig.memory.allocate(3, 7, FrameUse.VMM)
+    for mpn in range(3):  # what is given back last is taken first
+        rig.memory.release(np.array([mpn]))
+    vm = begin(rig, f"test: movl $0x1234, 0x301000\n {WAIT} movl 0x301000, %eax\n movl %eax, 0x6000\n EXIT 1")
+    assert vm.vm.control[cbw.NESTED_ROOT] == 0
+    finish(vm)
+    assert word(vm, 0x6000) == 0x1234
+    rig.check()
+    rig.close()
+
+
 def test_an_event_s_frame_is_a_touch() -> None:
     """The stack of an interrupt handler is used when its frame is pushed."""
     rig = Rig()

@@ -284,7 +284,9 @@ class Model:
             return
         root = self.registers.cr3 & mmu.ROOT_MASK[mmu.Format.PAE]
         for at in range(root, root + 32, 8):
-            pointer = self.word(at) | self.word(at + 4) << 32
+            pointer = (
+                self.word(at) | self.word(at + 4) << 32 | self.unknown.get(at, 0)
+            )  # A, set in what was another table's entry
             if pointer & mmu.P and pointer & (mmu.bits(63, mmu.PHYSICAL_BITS) | mmu.bits(8, 5) | mmu.bits(2, 1)):
                 raise RefusedError("a reserved bit in a PDPTE at the load of CR3")
 

@@ -94,6 +94,9 @@ class Generator:
             root += self.random.choice((0, 0, 0x20, 0xFE0))
         for address, value, size in kernel_entries(fmt, root):
             self.add(self.poke(address, size, value))
+        if fmt is Format.PAE:  # all four are looked at when CR3 is loaded, where memory never written has anything
+            for number in (1, 2, 3):
+                self.add(self.poke(root + 8 * number, 8, 0))
         cr4 = {Format.BITS32: mmu.CR4_PSE * self.chance(80), Format.PAE: mmu.CR4_PAE, Format.LONG: mmu.CR4_PAE}[fmt]
         space = Space(fmt, root, [], cr4)
         self.spaces.append(space)
@@ -218,13 +221,21 @@ class Generator:
             value = self.random.choice((DATA, ARENA)) | self.random.getrandbits(9)
         return [["access", what, self.address(), value]]
 
+    def is_pointer(self, at: int) -> bool:
+        """Whether an entry is a PDPTE of PAE."""
+        return any(space.fmt is Format.PAE and at & ~31 == space.root for space in self.spaces)
+
     def change(self) -> list[Operation]:
         """A change of an entry."""
         if not self.entries:
             return self.access()
         at, size = self.random.choice(self.entries)
         value = self.model.entry(at, size)
-        if self.chance(70):
+        if self.is_pointer(at) and self.chance(
+            95
+        ):  # else most have reserved bits in the end, which engines that look do not load
+            value = self.entry(self.here, mmu.LEVELS[Format.PAE][0])
+        elif self.chance(70):
             value ^= self.random.choice((mmu.P, mmu.RW, mmu.RW, mmu.US, mmu.US, mmu.A, mmu.D, mmu.A | mmu.D, mmu.PS, mmu.G))
             value ^= mmu.XD * (size == 8 and self.chance(20))
         else:

@@ -386,3 +386,21 @@ def test_a_reset_gives_the_memory_of_translated_code_back() -> None:
     """)
     assert ended.stop == exits_with(1)
     assert ended.vm.cpu.engine.code_buffer.used_bytes() <= 3 * MIB  # of some seven
+
+
+def test_code_of_the_same_length_and_another_number_of_instructions() -> None:
+    """Both MMUs count alike (`run_both`), also where nothing but the engine knows that the code has changed."""
+    run_both("""
+    test:
+        PAGING
+        movl $5, %ebp
+        movl $0x8000, %edx
+    1:  movl $0xC39090, 0x8000      /* NOP; NOP; RET */
+        call *%edx
+        call *%edx
+        movl $0xC39066, 0x8000      /* NOP of two bytes; RET */
+        call *%edx
+        decl %ebp
+        jnz 1b
+        EXIT 1
+    """)

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from emu.config import Mmu
 from emu.machine import decode, refused
 from emu.machine.decode import LONG, NARROW, WIDE
 from emu.vm import clock
-from tests.vm.harness import Run, exits_with, run, run_both
+from emu.vm.vm import VirtualMachine
+from tests.vm.harness import Run, assemble, exits_with, make, run, run_both
 
 UD, DB = 6, 1
 VEX = ".byte 0xC5, 0xF1, 0xFE, 0xC2"  # VPADDD XMM0, XMM1, XMM2
@@ -287,6 +290,31 @@ def test_more_places_than_the_engine_is_told_of() -> None:
     )
     assert done.stop == exits_with(1)
     assert done.word(0x6000) == 600
+
+
+def test_aborts_on_several_threads_stop_their_own_vm_only() -> None:
+    source = f"""
+    test:
+        PAGING
+        movl $200, %ecx
+        movl $0x8000, %edi
+    1:  movl insn, %eax     /* somewhere else each time, so that the engine has to translate it */
+        movl %eax, (%edi)
+        EXPECT 2f
+        jmp *%edi
+    2:  movl $NOTES, NOTES_USED
+        addl $12, %edi
+        incl %ebx
+        loop 1b
+        movl %ebx, 0x6000
+        EXIT 1
+    insn: {LOCK_BTS}
+    """
+    machines = [make(assemble(source).rom)[0] for _number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        stops = list(pool.map(VirtualMachine.run, machines))
+    assert stops == [exits_with(1)] * 4
+    assert [vm.read_physical(0x6000, 4) for vm in machines] == [(200).to_bytes(4, "little")] * 4
 
 
 def test_the_block_table_never_keeps_one() -> None:
