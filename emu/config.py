@@ -24,7 +24,7 @@ MICROSECONDS = 1_000_000  # in a second
 # Optimizations of the shadow MMU, each of which a name switches off (`emu.vm.shadow` says what they do).
 SHADOW_SWITCHES = ("no-cache", "no-unsync", "no-prefetch", "no-update", "no-flood", "no-emulate")
 MAX_SHADOW_PAGES = 1 << 20
-MIN_SHADOW_PAGES = 16  # the paths to the pages of one instruction must fit
+MIN_SHADOW_PAGES = 20  # the paths to the pages of one instruction must fit: a root, and 3 tables for code and two operands, each across two pages
 
 
 class Mmu(StrEnum):
@@ -131,9 +131,7 @@ class VmConfig:
     disk_bytes_per_second: int = 50 * MIB  # of virtual time: a disk of 2002
     balloon_plan: tuple[tuple[int, int], ...] = ()  # (virtual time in instructions, target in bytes), in the order of time
     reserve_frames: int = 512  # handed out by native code between two visits of Python
-    code_buffer_bytes: int = (
-        16 * MIB
-    )  # of the engine's translated code; a guest OS that compiles uses 3, and less costs time only where code keeps changing
+    code_buffer_bytes: int = 16 * MIB  # of the engine's translated code: a guest OS that compiles fills 3
     nested_tables: int = 8192  # then all are dropped: only a guest that roams through absent memory gets there
     events: frozenset[str] = field(default_factory=frozenset)  # groups to record; empty: none
     record_insns: bool = True  # with each event, the bytes of the guest's instruction

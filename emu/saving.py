@@ -108,6 +108,8 @@ class Giver:
                 )
             return data
         kind = data["as"]
+        if not _may_stand_for(kind, now):
+            raise SnapshotError(f"the snapshot does not fit a {type(owner).__name__}: a {str(kind)[:40]} where there is none")
         if kind in VALUES:
             return self._record(data, owner)
         if kind in ("bytes", "bytearray"):
@@ -127,15 +129,13 @@ class Giver:
             return pairs if kind == "dict" else Counter(pairs)
         if kind == "array":
             return self._array(self.arrays[data["number"]], now, owner)
-        if kind == "random" and isinstance(now, np.random.Generator):
+        if kind == "random":
             now.bit_generator.state = data["state"]
             return now
         if kind == "method":
             return _method(owner, data["name"])
-        if kind == "object" and hasattr(now, "WIRING"):
-            self.give(now, data)
-            return now
-        raise SnapshotError(f"the snapshot does not fit a {type(owner).__name__}: a {str(kind)[:40]} where there is none")
+        self.give(now, data)
+        return now
 
     def _record(self, data: dict[str, Any], owner: Any) -> Any:
         kind = VALUES[data["as"]]
@@ -148,14 +148,40 @@ class Giver:
         """In place, where native code has the address; arrays that a class names in RESIZED are replaced."""
         if not isinstance(now, np.ndarray):
             return saved
-        if any(now is getattr(owner, name) for name in getattr(owner, "RESIZED", ())) and saved.ndim == now.ndim:
-            return saved.astype(now.dtype, casting="no")
+        is_resized = any(now is getattr(owner, name) for name in getattr(owner, "RESIZED", ()))
+        if is_resized and now.ndim == saved.ndim and now.dtype == saved.dtype:
+            return saved
         if now.shape != saved.shape or now.dtype != saved.dtype:
             raise SnapshotError(
                 f"the snapshot does not fit a {type(owner).__name__}: {saved.shape} of {saved.dtype} for {now.shape} of {now.dtype}"
             )
         now[...] = saved
         return now
+
+
+FAMILIES: tuple[
+    tuple[type | tuple[type, ...], tuple[str, ...]], ...
+] = (  # what may stand where something else of its kind stands
+    (np.ndarray, ("array",)),
+    (np.random.Generator, ("random",)),
+    (MethodType, ("method",)),
+    ((bytes, bytearray), ("bytes", "bytearray")),
+    ((list, tuple, set, frozenset, deque), (*SEQUENCES, "deque")),
+    (dict, ("dict", "Counter")),
+)
+EVERYTHING = frozenset(kind for _, kinds in FAMILIES for kind in kinds)
+
+
+def _may_stand_for(kind: Any, now: Any) -> bool:
+    """Whether a tagged value may stand where `now` stands; where nothing stands, anything that needs nothing there."""
+    if hasattr(now, "WIRING") or kind == "object":
+        return hasattr(now, "WIRING") and kind == "object"
+    for types, kinds in FAMILIES:
+        if isinstance(now, types):
+            return kind in kinds
+    if isinstance(now, PLAIN) and now is not None and not isinstance(now, Enum):
+        return False
+    return kind in VALUES or (kind in EVERYTHING and kind != "random")
 
 
 def _may_replace(data: Any, now: Any) -> bool:

@@ -7,10 +7,7 @@ how deep a text is nested, since that is what `tomllib` cannot bear. `emu.tomlva
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import stat
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from emu.errors import FileErrors, UsageError
-from emu.units import MIB
+from emu.regular import read_regular, reason_of
+from emu.units import KIB
 from emu.wording import one_line, quoted, suggestion
 
 if TYPE_CHECKING:
     from tree_sitter import Node, Tree
 
-MOST_BYTES = MIB
+MOST_BYTES = 256 * KIB  # some thousand tables
 MOST_NESTED = 32  # arrays and tables in each other, or parts of a dotted key
 MOST_DIGITS = 100  # of a number, far beyond what any key takes
 MOST_ERRORS = 20  # that are shown of a file
@@ -38,7 +36,11 @@ Reader = Callable[[Any], Any]
 
 
 class WrongValueError(Exception):
-    """A value is not what its key takes. The message says what was expected."""
+    """A value is not what its key takes. The message says what was expected; `keys` lead to what is wrong within the value."""
+
+    def __init__(self, message: str, *keys: str | int) -> None:
+        super().__init__(message)
+        self.keys = keys
 
 
 @dataclass(frozen=True, order=True)
@@ -112,7 +114,8 @@ class Table:
         try:
             return reader(self.values[key])
         except (WrongValueError, UsageError) as error:
-            self.note(f"{one_line(key)}: {one_line(str(error))}", key)
+            below = error.keys if isinstance(error, WrongValueError) else ()
+            self.note(f"{one_line(key)}: {one_line(str(error))}", key, *below)
             return default
 
     def fields(self, known: Mapping[str, tuple[str, Reader]], others: Collection[str] = ()) -> dict[str, Any]:
@@ -173,34 +176,15 @@ def read(path: Path, what: str) -> Document:
     """The document in a user's file; raises UsageError where it cannot be read, FileErrors where it is no TOML."""
     name = one_line(str(path))
     try:
-        data = _bounded_bytes(path)
+        data = read_regular(path, MOST_BYTES)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise UsageError(f"{name}: cannot read the {what}: {reason[:1].lower()}{reason[1:]}") from error
+        raise UsageError(f"{name}: cannot read the {what}: {reason_of(error)}") from error
     try:
         text = data.decode("utf-8-sig")  # editors of some systems put a mark at the beginning
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise FileErrors([f"{name}:{line}: not a text in UTF-8: byte {data[error.start]:#04x}"]) from error
     return Document(text, name)
-
-
-def _bounded_bytes(path: Path) -> bytes:
-    """All of a regular file that is not too large; raises OSError. What is no regular file is not read, nor waited for."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise OSError(errno.EISDIR, "it is a folder")
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            data = file.read(MOST_BYTES + 1)
-    finally:
-        os.close(descriptor)
-    if len(data) > MOST_BYTES:
-        raise OSError(errno.EFBIG, f"larger than {MOST_BYTES // MIB} MiB")
-    return data
 
 
 def _values(text: str, problems: Problems) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from emu.errors import UsageError
 
 MOST_SHOWN = 60  # characters of a user's text in a message
+MOST_LINE = 400  # of a line of a guest's output
 MOST_KNOWN = 30  # known words that a message lists
 
 
@@ -42,6 +43,16 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     if not words or len(words) > MOST_KNOWN:
         return ""
     return f"; known are {', '.join(words)}"
+
+
+def cut(text: str, most: int = MOST_LINE) -> str:
+    """A line that is not too long to be shown."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text) - most:,} characters more)"
+
+
+def exit_value(value: int) -> str:
+    """What a guest wrote to the debug-exit port: decimal, and hexadecimal where that looks different."""
+    return str(value) if value < 10 else f"{value} ({value:#x})"
 
 
 def unknown(what: str, word: str, known: Iterable[str]) -> UsageError:

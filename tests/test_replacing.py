@@ -61,6 +61,36 @@ def test_what_is_no_regular_file_is_never_replaced(tmp_path: Path) -> None:
     assert Path("/dev/null").is_char_device()
 
 
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o7777
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o027, 0o077])
+def test_permissions(tmp_path: Path, mask: int) -> None:
+    """A new file's are as the umask leaves them, one that takes a place has those of the file before; a private one is its owner's alone."""
+    before = os.umask(mask)
+    try:
+        new, private = tmp_path / "new", tmp_path / "private"
+        with replacing(new) as file:
+            file.write(b"x")
+        assert mode_of(new) == 0o666 & ~mask
+        for mode in (0o640, 0o666, 0o400, 0o755):
+            new.chmod(mode)
+            with replacing(new):
+                beside = next(path for path in tmp_path.iterdir() if path.suffix == ".new")
+                assert mode_of(beside) == mode
+            assert mode_of(new) == mode
+            private.unlink(missing_ok=True)
+            private.touch()
+            private.chmod(mode)
+            with replacing(private, is_private=True):
+                beside = next(path for path in tmp_path.iterdir() if path.suffix == ".new")
+                assert mode_of(beside) == 0o600
+            assert mode_of(private) == 0o600
+    finally:
+        os.umask(before)
+
+
 def test_links_in_a_circle(tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     one.symlink_to(other)

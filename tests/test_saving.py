@@ -114,3 +114,46 @@ def test_what_does_not_fit() -> None:
     other.parts.pop()
     with pytest.raises(SnapshotError, match="a object where there is none"):
         giver.give(other, data)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("number", "text"),
+        ("number", {"as": "list", "items": []}),
+        ("number", {"as": "array", "number": 0}),
+        ("text", 3),
+        ("bytes", {"as": "list", "items": []}),
+        ("parts", {"as": "method", "name": "first"}),
+        ("parts", {"as": "dict", "pairs": []}),
+        ("named", {"as": "list", "items": []}),
+        ("array", None),
+        ("array", {"as": "bytes", "hex": ""}),
+        ("list_of", {"as": "array", "number": 2}),  # of another type
+        ("random", 3),
+        ("random", {"as": "method", "name": "first"}),
+        ("then", {"as": "method", "name": "__class__"}),
+        ("then", {"as": "method", "name": "callback"}),
+        ("then", {"as": "object", "state": {}}),
+        ("nothing", {"as": "random", "state": {}}),
+        ("nothing", {"as": "object", "state": {}}),
+        ("nothing", {"as": "Exception", "fields": {}}),
+        ("queue", 3),
+    ],
+)
+def test_what_is_of_another_kind_is_refused(name: str, data: object) -> None:
+    """Each thing in its place: nothing of a made-up file is called, or taken for a number that it is not."""
+    one, other, taker = Whole(), Whole(), Taker()
+    whole = taker.take(one)
+    taker.arrays.append(np.arange(4.0))
+    whole["state"][name] = data
+    with pytest.raises(SnapshotError, match="the snapshot does not fit a Whole"):
+        Giver(taker.arrays).give(other, whole)
+
+
+def test_a_part_is_no_part_of_another_kind() -> None:
+    one, other, taker = Whole(), Whole(), Taker()
+    data = taker.take(one)
+    data["state"]["parts"]["items"][0] = {"as": "list", "items": []}
+    with pytest.raises(SnapshotError, match="the snapshot does not fit a Whole: a list where there is none"):
+        Giver(taker.arrays).give(other, data)

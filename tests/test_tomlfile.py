@@ -213,7 +213,7 @@ def test_infinity_is_a_value_like_others() -> None:
     [
         (b"a = 1\n\xff", "f.toml:2: not a text in UTF-8: byte 0xff"),
         ("\ufeffa = 1".encode("utf-16"), "f.toml:1: not a text in UTF-8: byte 0xff"),
-        (b"#" * ((1 << 20) + 1), "f.toml: cannot read the thing: larger than 1 MiB"),
+        (b"#" * ((1 << 18) + 1), "f.toml: cannot read the thing: larger than 256 KiB"),
     ],
 )
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path, data: bytes, message: str) -> None:

@@ -11,20 +11,23 @@ from emu.errors import EmuError, MachineMemoryError, explain, is_for_want_of_mem
 from emu.limits import LEAST_ADDRESS_SPACE, is_address_space_short, limit_in_words
 from emu.units import MIB
 
+HEAVY_COMMANDS = ("boot", "test", "host", "bench")  # that load NumPy, Numba and Unicorn
 STATUS_MEMORY = MachineMemoryError.exit_status
 STATUS_OUTPUT = 74
 STATUS_INTERRUPTED = 130
+STANDARD_ERROR = 2  # a descriptor
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status. Whatever goes wrong is one line on standard error."""
-    if is_address_space_short():  # the libraries would end the process in their own ways
+    given = sys.argv[1:] if arguments is None else arguments
+    is_heavy = bool(given) and given[0] in HEAVY_COMMANDS
+    if is_heavy and is_address_space_short():  # the libraries would end the process in their own ways
         return complain(f"at least {LEAST_ADDRESS_SPACE // MIB} MiB of address space are needed{limit_in_words()}", STATUS_MEMORY)
     # NumPy's library takes memory for each of its threads, and emu multiplies no matrices.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from emu.cli.parse import about_a_name, parse, with_hint  # (kept off the path of `import emu.cli`)
 
-    given = sys.argv[1:] if arguments is None else arguments
     try:
         request = parse(given)
         return 0 if request is None else request.run()
@@ -54,6 +57,14 @@ def complain(message: str, status: int) -> int:
     return status
 
 
+def hold_standard_descriptors() -> None:
+    """Have descriptors 0 to 2 lead somewhere. A snapshot or a disk image that was opened in place of a closed one would get what C writes to it."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
+        pass
+    os.close(descriptor)
+
+
 def run() -> None:
     """The console script."""
+    hold_standard_descriptors()
     sys.exit(main())

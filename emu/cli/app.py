@@ -258,7 +258,9 @@ def host(
         str, typer.Option(metavar="N", help="VMs that run at once; the result is the same with any number.")
     ] = "2",
     seconds: Annotated[str | None, typer.Option(metavar="TIME", help="End at this virtual time, such as 20s.")] = None,
-    top: Annotated[bool, typer.Option("--top", help="Show a live table of the VMs, in place of what they print.")] = False,
+    top: Annotated[
+        bool, typer.Option("--top", help="Show a live table of the VMs (h: its keys), in place of what they print.")
+    ] = False,
     log: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a row a VM and virtual second, as Parquet.")] = None,
     swap: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Keep the swap areas in files there, not in the host's memory.")
@@ -297,6 +299,7 @@ def host(
         return Request(None, host_options.list_scenarios)
     options = host_options.HostOptions(
         scenario=None if scenario is None else host_options.find_scenario(scenario),
+        scenario_file=None if scenario is None else host_options.scenario_file(scenario),
         resume=resume,
         save=save,
         save_every_us=_period(save_every, "--save-every"),
@@ -370,12 +373,21 @@ def run_suites(
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML to this file.")] = None,
     update: Annotated[bool, typer.Option("--update", help="Rewrite golden files.")] = False,
     qemu: Annotated[bool, typer.Option("--qemu", help="Run each case in QEMU too, and compare.")] = False,
+    allow_qemu_options: Annotated[
+        bool, typer.Option("--allow-qemu-options", help="Pass on what a suite has for QEMU, which can read and write any file.")
+    ] = False,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="End a run after so much time of this machine's clock, such as 60s.")
+    ] = None,
+    output_limit: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="End a run that prints more than this; 4M if not given.")
+    ] = None,
     tap: Annotated[bool, typer.Option("--tap", help="Print TAP instead of lines.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print an object a run instead of lines.")] = False,
     only_list: Annotated[bool, typer.Option("--list", help="Name the runs, and do nothing.")] = False,
 ) -> Request:
     """Run suites of guest binaries."""
-    from emu.cli.test import TestOptions, parse_mmus, test as run_test  # noqa: I001
+    from emu.cli.test import TestOptions, parse_mmus, parse_output_limit, parse_timeout, test as run_test  # noqa: I001
 
     if tap and json:
         raise UsageError("--tap and --json exclude each other")
@@ -390,6 +402,9 @@ def run_suites(
         junit=junit,
         update=update,
         beside_qemu=qemu,
+        allows_qemu_options=allow_qemu_options,
+        timeout_us=parse_timeout(timeout),
+        output_limit=parse_output_limit(output_limit),
         as_tap=tap,
         as_json=json,
         only_list=only_list,

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from emu.devices import apic, cmos, debug, ioapic, pci
+from emu.devices import apic, cmos, debug, ide, ioapic, pci
 from emu.devices.ata import DriveSettings
 from emu.devices.clock import NEVER, Clock
 from emu.devices.fw_cfg import FwCfg
 from emu.devices.guest_memory import GuestMemory
-from emu.devices.ide import Ide
 from emu.devices.keyboard import KeyboardController
 from emu.devices.mmio import MmioBus
 from emu.devices.pic import PicPair
@@ -80,12 +79,15 @@ class Board:
         self.apic = apic.LocalApic(clock)
         self.ioapic = ioapic.IoApic(self.apic)
         self.apic.on_end_of_interrupt = self.ioapic.end_of_interrupt
+        self.pic.on_request = self.apic.pic_requests
         self.mmio.register(apic.ADDRESSES, self.apic)
         self.mmio.register(ioapic.ADDRESSES, self.ioapic)
         rate = settings.insns_per_second
         self.pit = Pit(clock, rate, lambda high: self.set_line(IRQ_TIMER, high))
         self.uart = Uart(COM1_BASE, signals.serial_output, lambda high: self.set_line(IRQ_COM1, high))
-        self.rtc = cmos.Cmos(clock, rate, settings.start_time, settings.memory_bytes, lambda high: self.set_line(IRQ_RTC, high))
+        rtc_irq = functools.partial(self.set_line, IRQ_RTC)
+        first_disks = [drive.disk.sectors for drive in settings.drives[: ide.DRIVES_ON_CHANNEL]]
+        self.rtc = cmos.Cmos(clock, rate, settings.start_time, settings.memory_bytes, rtc_irq, first_disks)
         self.keyboard = KeyboardController(signals.reset)
         self.system = SystemPorts(signals.reset)
         self.printer = Printer()
@@ -102,7 +104,7 @@ class Board:
         self.ports.register(pci.ADDRESS_PORTS, self.pci, sizes=pci.PciBus.ADDRESS_SIZES)
         self.ports.register(pci.DATA_PORTS, self.pci, sizes=pci.PciBus.DATA_SIZES)
         drive_irqs = [functools.partial(self.set_line, irq) for irq in IRQ_IDE]
-        self.ide = Ide(self.ports, self.pci.ide, settings.drives, clock, rate, memory, drive_irqs)
+        self.ide = ide.Ide(self.ports, self.pci.ide, settings.drives, clock, rate, memory, drive_irqs)
         self._timed: list[Timed] = [self.pit, self.rtc, self.apic, *self.ide.timed]
         self.ports.register(debug.EXIT_PORTS, debug.DebugExit(signals.exit), sizes=debug.DebugExit.SIZES)
         self.ports.register(debug.CONSOLE_PORTS, debug.DebugConsole(signals.debug_output))
@@ -146,6 +148,18 @@ class Board:
         if self.apic.passes_pic and not self.apic.has_interrupt():
             return self.pic.acknowledge()
         return self.apic.acknowledge()
+
+    def has_nmi(self) -> bool:
+        """Whether an NMI waits for the processor."""
+        return self.apic.has_nmi
+
+    def take_nmi(self) -> None:
+        """The processor takes the NMI."""
+        self.apic.take_nmi()
+
+    def may_send_nmi(self) -> bool:
+        """Whether something of the board can send one while the processor does nothing."""
+        return self.has_nmi() or self.apic.makes_nmi_of_pic or self.ioapic.may_send_nmi()
 
     def serial_room(self) -> int:
         """Bytes that COM1 can receive now."""

@@ -12,9 +12,10 @@ Invariants (asserted by `check`):
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+from emu.devices.ata_identity import HEADS, MAX_CYLINDERS, SECTORS_A_TRACK
 from emu.devices.clock import NEVER, Clock, ticks_at, time_of_tick
 from emu.errors import BrokenInvariantError
 from emu.units import KIB, MIB
@@ -24,6 +25,11 @@ BYTES = 128
 SECONDS, SECONDS_ALARM, MINUTES, MINUTES_ALARM, HOURS, HOURS_ALARM, WEEKDAY, DAY, MONTH, YEAR = range(10)
 REGISTER_A, REGISTER_B, REGISTER_C, REGISTER_D = range(10, 14)
 CENTURY = 0x32
+EQUIPMENT, EQUIPMENT_FPU = 0x14, 0x02
+DISK_TYPES, DISK_KINDS, DISK_GEOMETRIES = 0x12, (0x19, 0x1A), (0x1B, 0x24)
+DISK_TYPES_USED = (0xF0, 0x0F)  # of the first and of the second: its kind is in DISK_KINDS
+USER_DEFINED_KIND = 47
+DISK_CONTROL = 0xC8  # no retries, more than eight heads
 TIME_REGISTERS = (SECONDS, MINUTES, HOURS, WEEKDAY, DAY, MONTH, YEAR, CENTURY)
 A_UPDATING, A_DEFAULT = 0x80, 0x26  # 32.768 kHz crystal, 1.024 kHz rate
 B_SET, B_PERIODIC, B_ALARM, B_UPDATE, B_BINARY, B_24_HOURS = 0x80, 0x40, 0x20, 0x10, 0x04, 0x02
@@ -45,20 +51,48 @@ def memory_registers(memory_bytes: int) -> dict[int, int]:
     return {at + n: word >> 8 * n & 0xFF for at, word in words.items() for n in range(2)}
 
 
+def disk_registers(disks: Sequence[int]) -> dict[int, int]:
+    """How an AT's BIOS describes two drives, of so many sectors: of type 47, which has its geometry behind it."""
+    told = {EQUIPMENT: EQUIPMENT_FPU, DISK_TYPES: sum(kind for kind, _ in zip(DISK_TYPES_USED, disks, strict=False))}
+    for sectors, kind, place in zip(disks, DISK_KINDS, DISK_GEOMETRIES, strict=False):
+        cylinders = min(sectors // (HEADS * SECTORS_A_TRACK), MAX_CYLINDERS)
+        low, high = cylinders & 0xFF, cylinders >> 8
+        geometry = (
+            low,
+            high,
+            HEADS,
+            0xFF,
+            0xFF,
+            DISK_CONTROL,
+            low,
+            high,
+            SECTORS_A_TRACK,
+        )  # no precompensation; landing zone behind the last
+        told |= {kind: USER_DEFINED_KIND} | dict(enumerate(geometry, place))
+    return told
+
+
 class Cmos:
     """The chip; `set_irq` drives IRQ 8."""
 
     WIRING: ClassVar = frozenset({"_clock", "_set_irq"})
 
     def __init__(
-        self, clock: Clock, insns_per_second: int, start_time: int, memory_bytes: int, set_irq: Callable[[bool], None]
+        self,
+        clock: Clock,
+        insns_per_second: int,
+        start_time: int,
+        memory_bytes: int,
+        set_irq: Callable[[bool], None],
+        disks: Sequence[int] = (),
     ) -> None:
+        """`disks`: sectors of the drives of the first IDE channel."""
         self._clock = clock
         self._insns_per_second = insns_per_second
         self._offset = start_time  # seconds since 1970 at virtual time 0
         self._set_irq = set_irq
         self._memory = bytearray(BYTES)  # time registers: only while B_SET holds them
-        for register, value in memory_registers(memory_bytes).items():
+        for register, value in (memory_registers(memory_bytes) | disk_registers(disks)).items():
             self._memory[register] = value
         self.reset()
 

@@ -86,13 +86,22 @@ def _check_sharing(host: Host) -> None:
     _inside("the rows of reference counts", overflowed, 0, len(table.overflow) + 1)
     _inside("the frames of reference counts", table.overflow[:overflowed, 0], 0, count)
     records = host.memory.frames.records
-    saturated = np.flatnonzero((records["use"] == FrameUse.SHARED) & (records["references"] >= table.control[content.SATURATION]))
+    saturated = np.flatnonzero(records["references"] >= table.control[content.SATURATION])
     if not np.isin(saturated, table.overflow[:overflowed, 0]).all():
-        raise SnapshotError("a shared frame's reference count has no row")
+        raise SnapshotError("a frame's reference count has no row")
+    for vm in host.vms:
+        if vm.has_memory and not np.all(records["use"][_shared(vm.vm.state)] == FrameUse.SHARED):
+            raise SnapshotError(f"a shared page of {vm.name} has a frame that is not shared")
     numbers, pages = vars(host.sharing)["_order"]
     _inside("the scan's VMs", numbers, 0, len(host.vms) + 1)
     for vm in host.vms:
         _inside("the scan's pages", pages[numbers == vm.number], 0, len(vm.swap.place_of))
+
+
+def _shared(state: VmState) -> np.ndarray:
+    """Frames of pages that are shared, and those that a VM does not share any more."""
+    words = state.pmap[state.pmap >> pmap.STATE_SHIFT & pmap.STATE_MASK == pmap.SHARED]
+    return np.concatenate([words & pmap.MPN_MASK, state.dropped[: int(state.control[cbw.DROPPED_COUNT])]])
 
 
 # ---- a VM ------------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ MIN_DISK_BYTES, MAX_DISK_BYTES = (
     2 * GIB,
 )  # of a file system; of it, a swap partition and what lies before both (`emu.diskimage.make`)
 MAX_SHARES = 1_000_000_000
-MAX_SCAN_RATE = 10_000_000  # pages a virtual second: 40 GB
+MAX_SCAN_RATE = 1_000_000  # pages a virtual second: 4 GB
 MIN_RATE, MAX_RATE = 1_000, 10_000_000_000  # instructions of a virtual second
 SLICE_US = 100_000  # nothing on the host happens more often
 YEAR_US = 366 * 86_400 * MICROSECONDS

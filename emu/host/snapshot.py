@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from emu import __version__
 from emu.devices.disk import SECTOR_BYTES, Disk, DiskError, memory_disk
-from emu.errors import MachineMemoryError, OutputError, SnapshotError, UsageError, printable
+from emu.errors import EngineError, MachineMemoryError, OutputError, SnapshotError, UsageError, printable
 from emu.host import bounds, build, scenario
 from emu.host.host import Host
 from emu.host.hosted import HostedVm, Phase
@@ -190,11 +190,7 @@ def _short(error: Exception) -> str:
 def _read(archive: zipfile.ZipFile, name: str, room: int) -> np.ndarray:
     """An array, which may have so many bytes; raises ValueError and what the formats raise."""
     with archive.open(name) as member, pa.CompressedInputStream(member, "zstd") as stream:
-        if np.lib.format.read_magic(stream) != NPY_VERSION:
-            raise ValueError(f"{name} is of another version")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of types under names that NumPy would not use today
-            shape, is_fortran, kind = np.lib.format.read_array_header_1_0(stream)
+        shape, is_fortran, kind = _header(name, stream)
         size = math.prod(shape) * kind.itemsize
         if kind not in KINDS or is_fortran or not 0 <= size <= room:
             raise ValueError(f"{name} is no array of a machine")
@@ -203,6 +199,22 @@ def _read(archive: zipfile.ZipFile, name: str, room: int) -> np.ndarray:
         if stream.read(1) or member.read(1):
             raise ValueError(f"{name} has more than an array")
     return array
+
+
+def _header(name: str, stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and type of an array."""
+    try:
+        version = np.lib.format.read_magic(stream)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of types under names that NumPy would not use today
+            found: tuple[tuple[int, ...], bool, np.dtype[Any]] = np.lib.format.read_array_header_1_0(stream)
+    except OSError:
+        raise
+    except Exception as error:  # NumPy takes it for Python and lets a tokenizer loose on it, with errors of its own
+        raise ValueError(f"{name} is no array ({_short(error)})") from error
+    if version != NPY_VERSION:
+        raise ValueError(f"{name} is an array of another version")
+    return found
 
 
 def _fill(buffer: np.ndarray, stream: Any) -> None:
@@ -227,7 +239,7 @@ def resume(contents: Contents, options: Options) -> Host:
         host.check_accounts()
         if options.checks:
             host.check()
-    except (MachineMemoryError, OutputError, SwapFullError):  # of the host that should go on, not of the snapshot
+    except (EngineError, MachineMemoryError, OutputError, SwapFullError):  # of the host that should go on, not of the snapshot
         host.close_hard()
         raise
     except MemoryError as error:

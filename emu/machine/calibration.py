@@ -16,7 +16,7 @@ import numpy as np
 
 from emu.machine import control as cbw
 from emu.machine import env as env_at
-from emu.machine import exit_checks, paging, vmcb
+from emu.machine import exit_checks, features, paging, vmcb
 from emu.machine.engine import (
     ALL_INTERCEPTS,
     EXTRA_FRAMES,
@@ -56,6 +56,7 @@ class Calibration:
     cc_op_eflags: int
     msrs: dict[int, int]  # number to place, from CPUX86State
     exit_check_switch: int  # from the engine's handle, see `emu.machine.exit_checks`; 0: none
+    features: int  # words of what the processor has, from CPUX86State, see `emu.machine.features`
 
     @property
     def low_bytes(self) -> int:
@@ -276,4 +277,6 @@ def calibrate() -> Calibration:
     dr6 = engine.save()[at + error_code + env_at.DR6_FROM_ERROR_CODE :][:8].view(np.uint64)[0]
     if int(dr6) != 0xFFFF_0FF1:
         raise mismatch("DR6")
-    return Calibration(at, error_code, intercepts, cc_op, msrs, exit_checks.find_switch(memory))
+    plain = Engine(memory)
+    words = features.find(plain, memory, find_live_state(plain, at).env)
+    return Calibration(at, error_code, intercepts, cc_op, msrs, exit_checks.find_switch(memory), words)

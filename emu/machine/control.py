@@ -83,6 +83,7 @@ CODE_PAGES = 157  # P: host address of the table of pages that code was fetched 
 CODE_TAG = 65  # N: epoch and address space, as entries of the block table carry them
 CODE_COPY = 66  # P: host address of 8192 bytes: a block of code that crosses pages
 IRQ_WAITING = 63  # P: 1 while the PIC asks and the guest could not take it yet
+NMI_WAITING = 67  # P: 1 while an NMI was sent and the guest could not take it yet
 WAKE = 64  # N, P: min(DEADLINE, now) while something waits: what the block hook compares with
 
 # Exits.
@@ -95,6 +96,7 @@ STEP_TRAP = 77  # N: the guest's own trap flag
 STEP_TIME = 78  # N: virtual time before the instruction
 STEP_START = 119  # N: EIP of the instruction
 STEP_REPEATS = 120  # N: 1 if it is a repeated store
+FORGOTTEN_AT = 190  # N: virtual time at which a store last had a table forgotten that is written as data
 SINKS = 79  # P: host address of int64[2]: MPNs of the frames that take stores without effect
 IO_TIME = 95  # N: virtual time of the port instruction that poisoned
 IO_NOW = 80  # N: virtual time of the port access under way, -1 otherwise

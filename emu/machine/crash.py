@@ -1,8 +1,8 @@
-"""The last words when the engine takes the process down: it aborts on a few encodings that no compiler emits.
+"""The last words when the engine takes the process down.
 
-Unicorn 2.1.4 calls abort() while it translates a LOCK prefix before a bit test of a register, for instance. Nothing can go
-on after that, so a C signal handler saves what can be saved, says what happened and ends the process with a status of its own.
-The engine runs without Python's lock, so Python can run in the handler; if that goes wrong too, the last line is still written.
+Of the aborts that are known it comes back (`emu.machine.aborts`). Nothing can go on after any other crash in native code, so a C signal
+handler saves what can be saved, says what happened and ends the process with a status of its own. The engine runs without Python's lock,
+so Python can run in the handler; if that goes wrong too, the last line is still written.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ interface tells is found in `emu.machine.calibration`.
 from __future__ import annotations
 
 import ctypes
+import mmap
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +16,14 @@ import unicorn
 from unicorn import (
     UC_ARCH_X86,
     UC_HOOK_BLOCK,
+    UC_HOOK_EDGE_GENERATED,
     UC_HOOK_INSN,
+    UC_HOOK_INSN_INVALID,
     UC_HOOK_INTR,
     UC_HOOK_MEM_READ,
     UC_MODE_64,
     UC_PROT_ALL,
+    UC_PROT_READ,
     Uc,
     UcError,
     x86_const,
@@ -35,12 +39,15 @@ from emu.units import MIB, MPN, PAGE_BYTES
 
 __all__ = [
     "UC_HOOK_BLOCK",
+    "UC_HOOK_EDGE_GENERATED",
     "UC_HOOK_INSN",
+    "UC_HOOK_INSN_INVALID",
     "UC_HOOK_INTR",
     "UC_HOOK_MEM_READ",
     "Engine",
     "EntryState",
     "Segment",
+    "UcError",
     "fill_vmcb",
     "flush_page_function",
     "mismatch",
@@ -52,6 +59,8 @@ __all__ = [
 EXTRA_FRAMES = 3  # VMCB, host save area, the VMRUN instruction
 MSR_EFER = 0xC000_0080
 MSR_VM_HSAVE_PA = 0xC001_0117
+MSR_PERMISSIONS = 1 << 39  # physical address of the MSR permission map: beyond machine memory, so no guest's
+MSR_PERMISSIONS_BYTES = 2 * PAGE_BYTES  # two bits for each MSR: an exit at its read, and at its write
 VMRUN = b"\x0f\x01\xd8"
 SMALLEST_CODE_BUFFER = 2 * MIB  # of translated code: enough for a few instructions
 ENGINE_BYTES = 16 * MIB  # of address space beside that buffer: what an engine allocates while it is set up, and more
@@ -108,6 +117,7 @@ class EntryState:
     rdx: int = 0
 
 
+MAX_EXITS = 256  # more than a guest that is not hostile has
 RESET_STATE = EntryState(
     rip=0xFFF0,
     cs=Segment(0xF000, 0xFFFF_0000, 0xFFFF, 0x9B),
@@ -132,6 +142,10 @@ class Engine:
             self.uc.ctl_set_tcg_buffer_size(code_bytes)  # before anything that sets the engine up, the CPU model included
             self.uc.ctl_set_cpu_model(x86_const.UC_CPU_X86_EPYC)  # the default model has no SVM
             self.uc.mem_map_ptr(0, len(memory.bytes), UC_PROT_ALL, memory.address)
+            self._permissions = mmap.mmap(-1, MSR_PERMISSIONS_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            bits = np.frombuffer(self._permissions, np.uint8)
+            bits[:] = 0xFF
+            self.uc.mem_map_ptr(MSR_PERMISSIONS, MSR_PERMISSIONS_BYTES, UC_PROT_READ, int(bits.ctypes.data))
             self.uc.ctl_exits_enabled(True)  # else each stop walks `until` and overwrites exit_info_2
             self.uc.ctl_set_exits([])
             self.uc.msr_write(MSR_EFER, self.uc.msr_read(MSR_EFER) | paging.EFER_SVME | paging.EFER_NXE)
@@ -142,6 +156,7 @@ class Engine:
             msg = f"unicorn {unicorn.__version__}: cannot set up the AMD-V processor ({error})"
             raise EngineError(msg) from error
         self.code_buffer = CodeBuffer(code_bytes, before)
+        self._exits: dict[int, None] = {}  # linear addresses, the oldest first
         self.context = self.uc.context_save()
         self.context_bytes = int(uclib.uc_context_size(self.handle))
 
@@ -165,6 +180,18 @@ class Engine:
         """Drop everything that was translated, and give its memory back. Not while the engine runs."""
         self.uc.ctl_flush_tb()
         self.code_buffer.give_back()
+
+    def end_code_at(self, address: int) -> None:
+        """Have code that is translated from now on end before a linear address, as at a HLT; the oldest such addresses are forgotten."""
+        if len(self._exits) >= MAX_EXITS:
+            self._exits.pop(next(iter(self._exits)))
+        self._exits[address] = None
+        self.uc.ctl_set_exits(list(self._exits))
+
+    def run_through(self, address: int) -> None:
+        """Take `end_code_at` back."""
+        self._exits.pop(address, None)
+        self.uc.ctl_set_exits(list(self._exits))
 
     def add_native_hook(self, kind: int, address: int, data: int, *instruction: int) -> None:
         """Install the C function at `address`; the engine hands it the pointer `data`."""
@@ -198,8 +225,8 @@ def flush_page_function() -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0 if function else 0
 
 
-def fill_vmcb(memory: MachineMemory, mpn: MPN, state: EntryState, nested_root: int = 0) -> None:
-    """Write intercepts and entry state into the VMCB in frame `mpn`."""
+def fill_vmcb(memory: MachineMemory, mpn: MPN, state: EntryState, nested_root: int | None = None) -> None:
+    """Write intercepts and entry state into the VMCB in frame `mpn`. Without a nested root (whose address may be 0) there is no nested paging."""
     frame = memory.frame(mpn)
     frame[:] = 0
 
@@ -213,9 +240,11 @@ def fill_vmcb(memory: MachineMemory, mpn: MPN, state: EntryState, nested_root: i
     put(vmcb.CR_READ_INTERCEPTS, np.uint16, INTERCEPTED_REGISTERS, INTERCEPTED_REGISTERS)
     put(vmcb.EXCEPTION_INTERCEPTS, np.uint32, 0xFFFF_FFFF)
     put(vmcb.INTERCEPTS, np.uint64, ALL_INTERCEPTS)
+    put(vmcb.MSR_PERMISSIONS, np.uint64, MSR_PERMISSIONS)
     put(vmcb.GUEST_ASID, np.uint32, 1)
-    put(vmcb.NESTED_CONTROL, np.uint64, 1 if nested_root else 0)
-    put(vmcb.NESTED_CR3, np.uint64, nested_root)
+    if nested_root is not None:
+        put(vmcb.NESTED_CONTROL, np.uint64, 1)
+        put(vmcb.NESTED_CR3, np.uint64, nested_root)
     for at in (vmcb.ES, vmcb.SS, vmcb.DS, vmcb.CS):
         segment = state.cs if at == vmcb.CS else state.data
         put(at, np.uint16, segment.selector, segment.attributes)

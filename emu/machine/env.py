@@ -57,6 +57,7 @@ HF_LMA = 1 << 14
 HF_CS64 = 1 << 15
 HF_GUEST = 1 << 21
 HF2_NESTED = 1 << 6
+HF2_NMI = 1 << 2  # of HFLAGS2: NMIs are blocked; the engine's IRET clears it
 
 
 @compiled

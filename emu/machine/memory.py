@@ -48,9 +48,8 @@ def ensure_address_space(size_bytes: int, what: str) -> None:
     try:
         mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
     except (OSError, MemoryError) as error:
-        raise MachineMemoryError(
-            f"{what} needs {size_bytes // MIB} MiB of address space: the host refuses it ({error})"
-        ) from error
+        msg = f"{what} needs {size_bytes // MIB} MiB of address space: the host refuses it ({error})"
+        raise MachineMemoryError(msg) from error
 
 
 class FrameUse(IntEnum):

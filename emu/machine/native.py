@@ -56,11 +56,13 @@ PACKAGE = Path(__file__).resolve().parent.parent
 PYTHON_ONLY = frozenset(
     """
     __init__.py
+    aborts.py
     balloon_store.py
     block_hook.py
     calibration.py
     callbacks.py
     check.py
+    check_shadow.py
     code_buffer.py
     code_cache.py
     config.py
@@ -73,6 +75,7 @@ PYTHON_ONLY = frozenset(
     errors.py
     exit_checks.py
     exits.py
+    features.py
     hashing.py
     hostfile.py
     images.py
@@ -84,6 +87,7 @@ PYTHON_ONLY = frozenset(
     outside.py
     reclaim.py
     regfile.py
+    regular.py
     replacing.py
     sampling.py
     saving.py

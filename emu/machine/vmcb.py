@@ -13,6 +13,7 @@ DR_READ_INTERCEPTS = 0x04
 DR_WRITE_INTERCEPTS = 0x06
 EXCEPTION_INTERCEPTS = 0x08  # u32, one bit per vector
 INTERCEPTS = 0x0C  # u64: the word at 0x0C and the one at 0x10
+MSR_PERMISSIONS = 0x48  # u64: address of the bits that say which MSRs are intercepted
 GUEST_ASID = 0x58
 EXIT_INFO_1 = 0x78
 EXIT_INFO_2 = 0x80  # the engine writes the address of #PF and of nested faults here, and nothing else

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emu.config import Mmu, parse_size
-from emu.errors import UsageError
+from emu.errors import EmuError, UsageError
 from emu.events import GROUPS
 from emu.suite.cases import DEFAULT_LIMIT
-from emu.suite.run import Finished, run_guest
+from emu.suite.run import Finished, Limits, run_guest
 from emu.vm import launch
 
 
@@ -36,7 +36,7 @@ class Request:
         mmu: str = "shadow",
         limit: int = DEFAULT_LIMIT,
         events: Iterable[str] = (),
-        disk: str | Path | Sequence[str | Path] = (),
+        disk: str | Path | Sequence[str | Path] | None = None,
     ) -> Request:
         """Check what a test asks for; raises UsageError."""
         groups = frozenset(events)
@@ -45,18 +45,21 @@ class Request:
         if mmu not in tuple(Mmu):
             raise UsageError(f"unknown MMU '{mmu}': known are {', '.join(Mmu)}")
         what = launch.Boot(launch.find_image(str(image)), append, tuple(Path(module) for module in modules))
-        given = (disk,) if isinstance(disk, (str, Path)) else disk
+        given = (disk,) if isinstance(disk, (str, Path)) else disk or ()
         attached = tuple(launch.disk_source(str(one)) for one in given)
         return cls(what, parse_size(memory), Mmu(mmu), limit, groups, attached)
 
 
 def run_request(request: Request) -> Finished:
-    """Run it; raises EmuError."""
-    return run_guest(
+    """Run it; raises EmuError, also if it prints or does more than is kept."""
+    finished = run_guest(
         request.what,
         memory_bytes=request.memory_bytes,
         mmu=request.mmu,
-        limit=request.limit,
+        limits=Limits(request.limit),
         groups=request.groups,
         disks=request.disks,
     )
+    if finished.cut_off:
+        raise EmuError(f"{request.what.image}: {finished.cut_off}")
+    return finished

@@ -48,7 +48,7 @@ class SuiteFile(pytest.File):
         """An item a case and MMU."""
         from emu.config import Mmu
         from emu.errors import EmuError
-        from emu.suite.cases import read_suite
+        from emu.suite.reading import read_suite
         from emu.suite.results import jobs_of
 
         try:
@@ -102,7 +102,7 @@ class CaseFailed(Exception):  # noqa: N818  (an outcome, as pytest names it)
 def emu_vm(request: pytest.FixtureRequest) -> Callable[..., Finished]:
     """A function that boots an image and returns the finished run.
 
-    `emu_vm(image, append="", modules=(), memory="32M", mmu="shadow", limit=..., events=(), disk=None)` gives an
+    `emu_vm(image, append="", modules=(), memory="32M", mmu="shadow", limit=..., events=(), disk=())` gives an
     `emu.suite.run.Finished`: outcome, value, serial, instructions, virtual_time, counters, events (of the groups named).
     """
     from emu.suite.fixture import Request, run_request

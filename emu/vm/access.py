@@ -68,10 +68,13 @@ def store_bytes(cb: object, pa: int, size: int, value: int) -> bool:
 
 
 @compiled
-def load_block(cb: object, pa: int, target: int, size: int) -> None:
-    """Copy guest-physical memory to a host address, as a device reads it."""
+def load_block(cb: object, pa: int, target: int, size: int) -> int:
+    """Copy guest-physical memory to a host address, as a device reads it; bytes done, fewer without a frame for a SWAPPED page."""
     for number in range(size):
+        if (number == 0 or pa + number & 0xFFF == 0) and not pmap.is_at_hand(cb, pmap.slot_of(cb, pa + number >> 12)):
+            return number
         store8(target + number, load_byte(cb, pa + number))
+    return size
 
 
 @compiled
@@ -146,7 +149,7 @@ def plain_place(cb: object, va: int, kind: int) -> tuple[int, int]:
         return fault, NOWHERE
     slot = pmap.slot_of(cb, ppn)
     word = pmap.entry(cb, slot)
-    if pmap.state(word) != pmap.PRESENT_PAGE or word & pmap.EXECUTED or must_follow(cb, slot):
+    if pmap.state(word) != pmap.PRESENT_PAGE or word & pmap.EXECUTED or pmap.is_awaited(cb, slot) or must_follow(cb, slot):
         return OK, NOWHERE
     return OK, pmap.frame_address(cb, word & pmap.MPN_MASK) + (at & 0xFFF)
 

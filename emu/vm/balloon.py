@@ -3,7 +3,8 @@
     PRESENT, SHARED, SWAPPED, UNALLOCATED --lock--> BALLOONED --unlock, forget, touch (a pop)--> UNALLOCATED
 
 What maps a page is dropped before its frame goes: shadow and nested entries, the shadow of the page as a guest table, translated code. The
-engine's TLB is flushed once a call. Native code puts the frames in FREED; Python gives them to the machine before the guest goes on.
+engine's TLB is flushed once a call, at the end of the IN (`emu.vm.port_access`). Native code puts the frames in FREED; Python gives them to
+the machine before that.
 
 A driver's lies are answered with the statuses of `emu.devices.balloon`.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 from emu.events import Kind
 from emu.machine import control as cbw
 from emu.machine.native import compiled, load64, store64
-from emu.vm import code, cow, nested, pmap, shadow
+from emu.vm import cow, nested, pmap, shadow
 from emu.vm.record import emit
 
 ENTRY_STATUS = 0x1F  # bits of a batch's entry that the host writes
@@ -53,7 +54,7 @@ def take_away(cb: object, slot: int) -> None:
 
 @compiled
 def lock(cb: object, ppn: int, target: int) -> int:
-    """LOCK of one page; the caller flushes the engine's TLB."""
+    """LOCK of one page."""
     if not is_ram(cb, ppn):
         return _INVALID
     state = pmap.state(pmap.entry(cb, ppn))
@@ -108,14 +109,6 @@ def batch(cb: object, entries: int, count: int, target: int, pinned: int, lockin
     for number in range(count):
         at = entries + 8 * number
         store64(at, answer_entry(cb, load64(at), target, pinned, locking))
-
-
-@compiled
-def flush(cb: object) -> None:
-    """Before the guest goes on within the block of its IN: the engine forgets what was taken away."""
-    if cb[cbw.NEEDS_TLB_FLUSH]:
-        code.flush_engine_tlb(cb)
-        code.note_flushed_tlb(cb)
 
 
 @compiled

@@ -81,7 +81,6 @@ class BalloonPages:
         balloon.forget(self._control)
 
     def _give_back(self) -> None:
-        balloon.flush(self._control)
         count = int(self._control[cbw.FREED_COUNT])
         if count:
             self._control[cbw.FREED_COUNT] = 0

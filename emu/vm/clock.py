@@ -12,7 +12,7 @@ changes when addresses may have got other code, and the address space). Code on 
 from __future__ import annotations
 
 from emu.machine import control as cbw
-from emu.machine import env, vmcb
+from emu.machine import env, refused, vmcb
 from emu.machine import paging as pg
 from emu.machine.decode import count_insns, insn_length
 from emu.machine.native import call2, compiled, load32, load64, store64
@@ -23,6 +23,7 @@ TABLE_ENTRIES = 1 << 13  # 128 KiB: the hot code of the guests here; a miss cost
 ENTRY_BYTES = 16
 SIZE_SHIFT = 48
 COUNT_MASK = 0xFFFF
+NO_ENTRY = 0
 PC_BITS = SIZE_SHIFT  # of a canonical address, which its bit 47 completes
 PC_MASK = (1 << PC_BITS) - 1
 SALT_SHIFT = (
@@ -44,18 +45,26 @@ def stop(cb: object, reason: int) -> None:
 
 
 @compiled
+def code_at(cb: object, pc: int, size: int) -> int:
+    """Host address of `size` bytes of code at a linear address, for reading; 0 if they are not all there."""
+    if pc & 0xFFF <= 0x1000 - size:
+        return access.page_pointer(cb, pc)
+    return cb[cbw.CODE_COPY] if access.fetch(cb, pc, cb[cbw.CODE_COPY], size) == size else 0
+
+
+@compiled
+def guess_count(size: int) -> int:
+    """Instructions in code that the guest took from under its own feet: the engine still runs the block that it has cached."""
+    return (size + 3) >> 2
+
+
+@compiled
 def count_code(cb: object, pc: int, size: int) -> int:
     """The number of instructions in `size` bytes at a linear address."""
     if size <= 0:
         return 0
-    mode = env.code_bits(cb[cbw.ENV])
-    if pc & 0xFFF <= 0x1000 - size:
-        pointer = access.page_pointer(cb, pc)
-    else:
-        pointer = cb[cbw.CODE_COPY] if access.fetch(cb, pc, cb[cbw.CODE_COPY], size) == size else 0
-    if pointer == 0:  # the guest took the mapping away under its own feet: the engine still ran the cached block
-        return (size + 3) >> 2
-    return count_insns(pointer, size, mode)
+    pointer = code_at(cb, pc, size)
+    return count_insns(pointer, size, env.code_bits(cb[cbw.ENV])) if pointer else guess_count(size)
 
 
 @compiled
@@ -79,9 +88,15 @@ def mark_code(cb: object, pc: int) -> None:
 
 @compiled
 def decode_block(cb: object, pc: int, size: int) -> int:
-    """Count a block's instructions and remember them; returns the entry's host address."""
+    """Count a block's instructions and remember them; returns the entry's host address, NO_ENTRY for a block that may not be run."""
     context.save(cb)
-    insns = count_code(cb, pc, size)
+    pointer = code_at(cb, pc, size)
+    insns, at_refused = guess_count(size), refused.NONE
+    if pointer:
+        insns, at_refused = refused.scan(pointer, size, env.code_bits(cb[cbw.ENV]))
+    if at_refused != refused.NONE:
+        cb[cbw.EXIT_INFO] = pc + at_refused
+        return NO_ENTRY
     if cb[cbw.NESTED_PLAIN]:
         mark_code(cb, pc)
         mark_code(cb, pc + size - 1)
@@ -158,18 +173,28 @@ def may_interrupt(cb: object) -> bool:
 
 
 @compiled
-def takes_interrupt(cb: object) -> bool:
-    """Whether the guest, at rest between two blocks, would stop for the waiting interrupt before the next: what `reason_to_stop` says then."""
-    if (
-        not cb[cbw.IRQ_WAITING]
-        or cb[cbw.PENDING_FAULT]
-        or cb[cbw.IO_POISONED]
-        or cb[cbw.STOPPED]
-        or cb[cbw.STALL]
-        or cb[cbw.INSNS] >= cb[cbw.DEADLINE]
-    ):
+def may_take_nmi(cb: object) -> bool:
+    """Whether the guest, as CONTEXT has it, takes an NMI now: not between one and its IRET, nor in the shadow of STI or MOV SS."""
+    regs = cb[cbw.ENV]
+    if cb[cbw.STEPPING] or load32(regs + env.HFLAGS2) & env.HF2_NMI:
         return False
-    return cb[cbw.RESERVE_COUNT] >= reasons.RESERVE_LOW and not ring_is_nearly_full(cb) and may_interrupt(cb)
+    return not load32(regs + env.HFLAGS) & env.HF_INHIBIT_IRQ
+
+
+@compiled
+def may_take_waiting(cb: object) -> bool:
+    """Whether the guest takes an interrupt or NMI that waits."""
+    if cb[cbw.NMI_WAITING] and may_take_nmi(cb):
+        return True
+    return cb[cbw.IRQ_WAITING] != 0 and may_interrupt(cb)
+
+
+@compiled
+def takes_interrupt(cb: object) -> bool:
+    """Whether the guest, at rest between two blocks, would stop for what waits before the next: what `reason_to_stop` says then."""
+    if cb[cbw.PENDING_FAULT] or cb[cbw.IO_POISONED] or cb[cbw.STOPPED] or cb[cbw.STALL] or cb[cbw.INSNS] >= cb[cbw.DEADLINE]:
+        return False
+    return cb[cbw.RESERVE_COUNT] >= reasons.RESERVE_LOW and not ring_is_nearly_full(cb) and may_take_waiting(cb)
 
 
 @compiled
@@ -181,9 +206,9 @@ def reason_to_stop(cb: object) -> int:
         return reasons.REFILL
     if cb[cbw.STOPPED] or cb[cbw.STALL] or cb[cbw.INSNS] >= cb[cbw.DEADLINE]:
         return reasons.TIME
-    if cb[cbw.IRQ_WAITING]:
+    if cb[cbw.IRQ_WAITING] or cb[cbw.NMI_WAITING]:
         context.save(cb)
-        if may_interrupt(cb):
+        if may_take_waiting(cb):
             return reasons.WINDOW
     else:
         cb[cbw.WAKE] = cb[cbw.DEADLINE]
@@ -218,6 +243,14 @@ def intercept_return(cb: object, wanted: bool) -> None:
 
 
 @compiled
+def note_translated(cb: object) -> None:
+    """The engine has translated a block: where no fault tells of changed code, what is known of blocks may be wrong."""
+    if cb[cbw.NESTED_PLAIN]:
+        cb[cbw.CODE_EPOCH] += 1
+        refresh_tag(cb)
+
+
+@compiled
 def enter_block(cb: object, pc: int, size: int) -> None:
     """At a block's entry, what the hook leaves to do: stop before the block if there is reason to, else decode it."""
     if is_nested_task(cb[cbw.LIVE]):
@@ -233,5 +266,9 @@ def enter_block(cb: object, pc: int, size: int) -> None:
     at = entry_of(cb, pc)
     if load64(at) != pc & PC_MASK | size << SIZE_SHIFT or load64(at + 8) & ~COUNT_MASK != cb[cbw.CODE_TAG]:
         at = decode_block(cb, pc, size)
+        if at == NO_ENTRY:
+            cb[cbw.BLOCK] = 0
+            stop(cb, reasons.REFUSED)
+            return
     cb[cbw.INSNS] += load64(at + 8) & COUNT_MASK
     cb[cbw.BLOCK] = at

@@ -54,9 +54,9 @@ def note_flushed_tlb(cb: object) -> None:
 @compiled
 def flush_code(cb: object, slot: int) -> None:
     """Drop the engine's translated code of a page's frame."""
-    mpn = pmap.entry(cb, slot) & pmap.MPN_MASK
+    mpn, ppn = pmap.entry(cb, slot) & pmap.MPN_MASK, pmap.ppn_of(cb, slot)
     flush_frame(cb, mpn)
-    emit(cb, _CODE_FLUSH, 0, slot << 12, slot, mpn, 0, 0)
+    emit(cb, _CODE_FLUSH, 0, max(ppn, 0) << 12, ppn, mpn, 0, 0)
 
 
 @compiled

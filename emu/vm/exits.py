@@ -12,13 +12,14 @@ from typing import Protocol
 
 import numpy as np
 
-from emu.errors import BrokenInvariantError
+from emu.errors import BrokenInvariantError, EmuError
 from emu.events import Kind, Outcome
 from emu.machine import control as cbw
 from emu.machine import decode, env, paging, vmcb
 from emu.machine.regfile import RegisterFile
 from emu.saving import as_value
-from emu.vm import access, cpuid, deliver, handler, reasons, record, registers, walk
+from emu.units import PAGE_BYTES
+from emu.vm import access, cpuid, deliver, handler, reasons, record, refusing, registers, walk
 from emu.vm.msr import MsrFile, signed
 
 EAX, ECX, EDX, EBX = range(4)
@@ -66,7 +67,7 @@ class ExitContext:
         """The second byte of the two-byte opcode at CS:EIP, behind its prefixes."""
         length = int(self.control[cbw.INSN_LENGTH])
         insn = bytes(self.insn[:length])
-        at, _prefixes = decode.skip_prefixes(int(self.control[cbw.INSN_AT]), length)
+        at, _prefixes = decode.all_prefixes(int(self.control[cbw.INSN_AT]), length, self.registers.code_bits)
         return insn[at + 1] if at + 1 < length else 0
 
     def emit(self, kind: Kind, *, info: int = 0, va: int = 0, old: int = 0, new: int = 0) -> None:
@@ -205,6 +206,56 @@ def _memory_fault(context: ExitContext, error: int, segment: int) -> Stop | None
     if error == walk.NON_CANONICAL:
         return context.fault(deliver.SS if segment == decode.SS else deliver.GP)
     return context.fault(deliver.PF, error, int(context.control[cbw.EXIT_INFO]))
+
+
+# ---- instructions that the engine may not carry out (`emu.vm.refusing`) ----
+
+
+class CodeEnds(Protocol):
+    """What the engine does at its exits."""
+
+    def end_code_at(self, address: int) -> None:
+        """Have code that is translated from now on end before an address."""
+
+    def run_through(self, address: int) -> None:
+        """Take that back."""
+
+
+def refuse(context: ExitContext, engine: CodeEnds, *, always_here: bool) -> Stop | None:
+    """The block at RIP has such an instruction at EXIT_INFO: #UD if it is the first, else the engine shall stop before it.
+
+    One that the engine aborts at is worth an exit also where it is the first, but at a page's beginning (`refusing.is_end_of_code`).
+    """
+    control = context.control
+    address = int(control[cbw.EXIT_INFO])
+    if address == refusing.insn_address(control) and (always_here or not address % PAGE_BYTES):
+        access.fetch_instruction(control)
+        return context.fault(deliver.UD)
+    engine.end_code_at(address & ADDRESS_MASK)
+    refusing.drop_code(control, address)
+    return None
+
+
+def after_abort(context: ExitContext, engine: CodeEnds) -> Stop | None:
+    """The engine gave up on the block at RIP; raises EmuError if that is none of its known ways."""
+    if not refusing.find_in_block(context.control):
+        raise EmuError(f"the engine gave up on an instruction of the guest at {context.registers.rip:08x} or behind it")
+    return refuse(context, engine, always_here=False)
+
+
+def is_halt(context: ExitContext) -> bool:
+    """Whether an exit for HLT is about one."""
+    return bool(refusing.kind_at_rip(context.control) == refusing.IS_HLT)
+
+
+def end_of_code(context: ExitContext, engine: CodeEnds) -> Stop | None:
+    """The guest got to where the engine was told to stop, and there may be another instruction by now."""
+    if refusing.kind_at_rip(context.control) == refusing.IS_REFUSED:
+        return context.fault(deliver.UD)
+    address = int(refusing.insn_address(context.control))
+    engine.run_through(address & ADDRESS_MASK)
+    refusing.drop_code(context.control, address)
+    return None
 
 
 EXITS: dict[int, Handler] = {

@@ -25,34 +25,31 @@ STUCK = 1000  # faults of an instruction that did not retire, and that the guest
 LONG = 4  # faults in a row that make a run
 ENABLED_BREAKPOINTS = 0xFF  # of DR7
 FIRST_0F = 0x100  # in PLAIN
+FPU = 0xD8  # its first opcode
 GROUP_5, FAR_CALL, FAR_JUMP = 0xFF, 3, 5
 
 
 def _plain_opcodes() -> np.ndarray:
     """By opcode, and from FIRST_0F on by the second one behind 0F: whether it neither sees nor sets EFLAGS as a whole, and stays in its code segment."""
     plain = np.zeros(0x200, np.uint8)
-    plain[: 0xD8 + 8] = 1  # all up to the FPU's, but for
-    segments = (
-        0x06,
-        0x07,
-        0x0E,
-        0x0F,
-        0x16,
-        0x17,
-        0x1E,
-        0x1F,
-        0x8E,
-    )  # PUSH and POP of segment registers (0F: escape), MOV to them
-    vectors = (0x62, 0xC4, 0xC5)  # BOUND, LES, LDS; VEX and EVEX
-    others = (0x9A, 0x9C, 0x9D, *range(0x6C, 0x70), *range(0xCA, 0xD0))  # far CALL, PUSHF, POPF, INS and OUTS, far RET to IRET
-    plain[[*segments, *vectors, *others]] = 0
-    plain[[*range(0xE0, 0xE4), 0xE8, 0xE9, 0xEB, *range(0xF5, 0xFA), 0xFC, 0xFD, 0xFE, 0xFF]] = (
-        1  # loops, near branches, flags, groups
-    )
-    second = (*range(0x10, 0x18), *range(0x28, 0x30), *range(0x40, 0x80), *range(0x90, 0xA0), 0xA3, 0xA4, 0xA5, 0xAB, 0xAC, 0xAD)
-    plain[
-        [FIRST_0F + opcode for opcode in (*second, 0xAF, 0xB0, 0xB1, 0xB3, 0xB6, 0xB7, *range(0xBA, 0xC8), *range(0xD0, 0x100))]
-    ] = 1
+    plain[: FPU + 8] = 1
+    # PUSH, POP and MOV of segment registers, the escape; BOUND, LES and LDS, or VEX and EVEX.
+    plain[[0x06, 0x07, 0x0E, 0x0F, 0x16, 0x17, 0x1E, 0x1F, 0x8E, 0x62, 0xC4, 0xC5]] = 0
+    # Far CALL, PUSHF, POPF, INS and OUTS, far RET, INT and IRET.
+    plain[[0x9A, 0x9C, 0x9D, *range(0x6C, 0x70), *range(0xCA, 0xD0)]] = 0
+    # Loops, near branches, single flags but for IF, groups.
+    plain[[*range(0xE0, 0xE4), 0xE8, 0xE9, 0xEB, *range(0xF5, 0xFA), 0xFC, 0xFD, 0xFE, 0xFF]] = 1
+    # Moves and arithmetic of vectors, CMOV, SETcc, bits, shifts, XADD, CMPXCHG.
+    for part in (
+        range(0x10, 0x18),
+        range(0x28, 0x30),
+        range(0x40, 0x80),
+        range(0x90, 0xA0),
+        range(0xBA, 0xC8),
+        range(0xD0, 0x100),
+    ):
+        plain[[FIRST_0F + opcode for opcode in part]] = 1
+    plain[[FIRST_0F + opcode for opcode in (0xA3, 0xA4, 0xA5, 0xAB, 0xAC, 0xAD, 0xAF, 0xB0, 0xB1, 0xB3, 0xB6, 0xB7)]] = 1
     return plain
 
 

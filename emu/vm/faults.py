@@ -31,11 +31,11 @@ def runs_from(cb: object, slot: int) -> bool:
 
 
 @compiled
-def make_room_to_store(cb: object, va: int, slot: int, access: int) -> bool:
+def make_room_to_store(cb: object, va: int, ppn: int, slot: int, access: int) -> bool:
     """A store to a page that the VMM guards: end the guard, or see to the instruction; true if it needs no writable entry any more."""
     word = pmap.entry(cb, slot)
     if not pmap.is_writable_state(word):
-        return step.open_page(cb, va, slot, rec.DISCARD, access & pg.USER)
+        return step.open_page(cb, va, ppn, slot, rec.DISCARD, access & pg.USER)
     if word & pmap.EXECUTED and not cb[cbw.NESTED_PLAIN]:
         if runs_from(cb, slot):
             code.mix(cb, slot)
@@ -53,7 +53,7 @@ def on_shadow_fault(cb: object, va: int, seen: int) -> int:
     if not kind & pg.FAULT_USER and env.cpl(cb[cbw.ENV]) == 3:
         kind |= walk.IMPLICIT  # such as a descriptor's read
     write = kind & pg.FAULT_WRITE != 0
-    fault, ppn, access, size = walk.walk(cb, va, kind, True)
+    fault, ppn, access, _size = walk.walk(cb, va, kind, True)
     if fault != walk.NO_FAULT:
         cb[cbw.EXIT_INFO] = va
         cb[cbw.FAULT_CODE] = fault
@@ -65,10 +65,7 @@ def on_shadow_fault(cb: object, va: int, seen: int) -> int:
         return NO_FRAME
     if kind & pg.FAULT_FETCH and not pmap.entry(cb, slot) & pmap.EXECUTED:
         code.become_code(cb, slot)
-    overrides = write and not access & pg.WRITABLE  # CR0.WP is off: the supervisor may store, the user must still not
-    # Entries of a large page are those of every directory entry with its rights: a writable one would hide that another's D bit is due.
-    steps = overrides and (cb[cbw.GUEST_CR4] & pg.CR4_SMAP or size)
-    if overrides and not steps:
+    if write and not access & pg.WRITABLE:  # CR0.WP is off: the supervisor may store, the user must still not
         access = supervisor_only(cb, access)
     old = shadow.fill(cb, va, slot, access)
     if old == -1:
@@ -78,13 +75,14 @@ def on_shadow_fault(cb: object, va: int, seen: int) -> int:
     if is_table_store:  # what the store does to the tables is recorded behind it
         record_fill(cb, va, ppn, slot, seen, old)
     if write and not rows.may_write(cb, slot):
-        done = make_room_to_store(cb, va, slot, access)
+        done = make_room_to_store(cb, va, ppn, slot, access)
         if not done:
             shadow.fill(cb, va, slot, access)
         if not done and rows.is_traced(cb, slot):  # the path to the page leads through it, so it is a table again already
-            done = step.open_page(cb, va, slot, rec.TABLE_STORE, access & pg.USER)
-    if steps and not done:
-        step.open_page(cb, va, slot, rec.OVERRIDE, access & pg.USER)
+            done = step.open_page(cb, va, ppn, slot, rec.TABLE_STORE, access & pg.USER)
+    leaf = shadow.find_leaf(cb, va) if write and not done and rows.may_write(cb, slot) else 0
+    if leaf and not load64(leaf) & pg.WRITABLE:  # what the leaf must not allow is allowed for this one instruction
+        step.open_page(cb, va, ppn, slot, rec.OVERRIDE, access & pg.USER)
     if not is_table_store:
         record_fill(cb, va, ppn, slot, seen, old)
     return SERVED
@@ -92,11 +90,16 @@ def on_shadow_fault(cb: object, va: int, seen: int) -> int:
 
 @compiled
 def supervisor_only(cb: object, access: int) -> int:
-    """What a leaf grants that the supervisor stores through with CR0.WP off: it is the user's again at the user's next access.
+    """What a leaf grants that the supervisor stores through with CR0.WP off: a user page is the user's again at the user's next access.
 
-    Without USER the engine would let the supervisor execute the page in spite of SMEP. (SMAP cannot be kept this way at all.)
+    Without USER the engine would let the supervisor execute the page in spite of SMEP. Nor would it keep the supervisor off by SMAP
+    once EFLAGS.AC is clear again: such a page stays as it is, and the store is stepped.
     """
-    access = (access | pg.WRITABLE | pg.DIRTY) & ~pg.USER
+    if not access & pg.USER:
+        return access | pg.WRITABLE
+    if cb[cbw.GUEST_CR4] & pg.CR4_SMAP:
+        return access
+    access = (access | pg.WRITABLE) & ~pg.USER
     return access & ~pg.EXECUTABLE if cb[cbw.GUEST_CR4] & pg.CR4_SMEP else access
 
 
@@ -137,7 +140,7 @@ def on_nested_fault(cb: object, pa: int, seen: int) -> int:
     if old == -1:
         return NO_FRAME
     new = nested.leaf_value(cb, slot)
-    if write and not new & pg.WRITABLE and not make_room_to_store(cb, pa, slot, pg.USER | pg.WRITABLE):
+    if write and not new & pg.WRITABLE and not make_room_to_store(cb, pa, ppn, slot, pg.USER | pg.WRITABLE):
         nested.fill(cb, ppn, slot)
     cb[cbw.HIDDEN_NESTED] += 1
     record_fill(cb, pa, ppn, slot, seen | NESTED_FAULT, old)

@@ -258,7 +258,7 @@ def push_frame(
 ) -> tuple[int, int]:
     """(fault, new ESP): push items `items`-1 down to `first` of `frame_item`."""
     bottom, top = base + (esp - size * (items - first) & mask), base + (esp - size & mask)
-    if size == 4 and bottom & ~0xFFF == top & ~0xFFF:
+    if size == 4 and bottom & ~0xFFF == top + size - 1 & ~0xFFF:  # a misaligned stack may cross pages within an item too
         fault, at = access.plain_place(cb, top, stack_kind(cb, user))
         if fault != access.OK:
             return fault, 0

@@ -36,6 +36,7 @@ from emu.vm import (
     pieces,
     port_access,
     reasons,
+    refusing,
     registers,
     step,
     swapping,
@@ -84,12 +85,22 @@ def charge_delivery(cb: object) -> None:
 
 
 @compiled
+def lacks_room(cb: object) -> bool:
+    """Whether an exit must wait until Python has read events and filled the reserve: it is begun again then, so nothing may have been done yet."""
+    return ring_is_nearly_full(cb) or cb[cbw.RESERVE_COUNT] < reasons.RESERVE_LOW
+
+
+@compiled
 def on_memory_exit(cb: object, number: int) -> None:
     """#PF and nested faults."""
     va = load64(cb[cbw.VMCB] + vmcb.EXIT_INFO_2)
     seen = load32(cb[cbw.ERROR_CODE]) & 0x1F
-    if ring_is_nearly_full(cb) or cb[cbw.RESERVE_COUNT] < reasons.RESERVE_LOW:
+    if lacks_room(cb):
         clock.stop(cb, reasons.REFILL)
+        return
+    if number != vmcb.EXIT_NESTED_FAULT and refusing.is_end_of_code(cb, va, seen):
+        cb[cbw.EXIT_CODE] = vmcb.EXIT_HLT
+        stop_for_python(cb)
         return
     if fault_runs.note_fault(cb):
         cb[cbw.EXIT_INFO] = va
@@ -147,6 +158,10 @@ def on_exception_exit(cb: object, vector: int) -> None:
         store64(at, load64(at) | pg.EFLAGS_RF)
         cb[cbw.MODIFIED] = 1
         return
+    if vector == deliver.UD and refusing.is_icebp_at_rip(cb):
+        registers.retire(cb, insn_length(cb[cbw.INSN_AT], cb[cbw.INSN_BYTES], env.code_bits(cb[cbw.ENV])))
+        deliver.make_due(cb, deliver.DB, deliver.EXCEPTION, 0, 0)
+        return
     if vector == deliver.GP and call2(cb[cbw.TASK_EXIT_FN], cb[cbw.SELF], vmcb.EXIT_EXCEPTION + vector):
         return
     error = load32(cb[cbw.ERROR_CODE]) & 0xFFFF if deliver.HAS_ERROR_CODE >> vector & 1 else 0
@@ -156,7 +171,7 @@ def on_exception_exit(cb: object, vector: int) -> None:
 @compiled
 def on_register_exit(cb: object, number: int) -> None:
     """Control registers, those of descriptor tables, INVLPG, RDTSC."""
-    if ring_is_nearly_full(cb) or cb[cbw.RESERVE_COUNT] < reasons.RESERVE_LOW:
+    if lacks_room(cb):
         clock.stop(cb, reasons.REFILL)
         return
     if number == vmcb.EXIT_INVLPG:
@@ -197,6 +212,8 @@ def dispatch(cb: object, number: int) -> None:
         call2(cb[cbw.REGISTER_EXIT_FN], cb[cbw.SELF], number)
     elif number == vmcb.EXIT_IRET:
         call2(cb[cbw.TASK_EXIT_FN], cb[cbw.SELF], number)
+    elif lacks_room(cb):
+        clock.stop(cb, reasons.REFILL)
     else:
         stop_for_python(cb)
 
@@ -272,6 +289,7 @@ def compile_for_python() -> None:
     """Compile what only Python calls, so that it is in the cache with the rest."""
     words = types.Array(types.int64, 1, "C")
     inject.compile((words,))
+    refusing.compile_for_python()
     clock.takes_interrupt.compile((words,))
     code.settle.compile((words, types.int64))
     for checked in (cow.can_be_shared, swapping.page_out, watching.watch):
@@ -331,11 +349,27 @@ def on_exit(_engine: object, number: int, data: object) -> None:
     serve_exit(as_words(address_of(data), cbw.WORDS), types.int64(number))
 
 
+@cfunc(types.boolean(types.voidptr, types.voidptr), cache=True)
+def on_invalid(_engine: object, data: object) -> bool:
+    """UC_HOOK_INSN_INVALID: the engine takes INT 6 for an instruction that it does not know (which are exits: exceptions are intercepted)."""
+    cb = as_words(address_of(data), cbw.WORDS)
+    next_eip = cb[cbw.LIVE] + cb[cbw.ERROR_CODE] - cb[cbw.ENV] + env.NEXT_EIP_FROM_ERROR_CODE
+    store64(cb[cbw.LIVE] + env.EIP, load64(next_eip))
+    serve_exit(cb, deliver.UD)
+    return True
+
+
 @cfunc(types.int32(types.int64, types.int64, types.int64, types.int64), cache=True)
 def on_other_block(control: int, pc: int, size: int, _unused: int) -> int:
     """What the block hook (`emu.vm.block_hook`) calls for a block that it does not know, or when there is something else to do."""
     clock.enter_block(as_words(control, cbw.WORDS), pc, size)
     return types.int32(0)
+
+
+@cfunc(types.void(types.voidptr, types.voidptr, types.voidptr, types.voidptr), cache=True)
+def on_translated(_engine: object, _block: object, _before: object, data: object) -> None:
+    """UC_HOOK_EDGE_GENERATED: the engine has translated a block, which may be other code than it knew at that address."""
+    clock.note_translated(as_words(address_of(data), cbw.WORDS))
 
 
 @cfunc(types.uint32(types.voidptr, types.uint32, types.int32, types.voidptr), cache=True)

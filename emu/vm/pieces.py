@@ -18,7 +18,10 @@ ZEROS, ONES, ASIDE, NO_FRAME = -1, -2, -3, -4  # in place of a piece's address
 @compiled
 def place_to_load(cb: object, pa: int) -> int:
     """Where in machine memory a byte is to be read."""
-    pmap.touch(cb, pmap.slot_of(cb, pa >> 12))
+    slot = pmap.slot_of(cb, pa >> 12)
+    pmap.touch(cb, slot)
+    if not pmap.is_at_hand(cb, slot):
+        return NO_FRAME
     at = pmap.address_to_read(cb, pa)
     if at == pmap.READS_ZERO:
         return ZEROS

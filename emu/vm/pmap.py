@@ -14,6 +14,7 @@ Invariants (asserted by `emu.vm.check`):
 2. EXECUTED pages that are not MIXED are mapped writable nowhere; pages that are not EXECUTED are mapped NX everywhere.
 3. A BALLOONED page has no frame, is mapped nowhere, and BALLOON_PAGES counts it; a SWAPPED one has no frame and is mapped nowhere.
 4. A SHARED page names a frame that the frame table gives to the machine, and is mapped writable nowhere.
+5. A page whose next access is waited for (`emu.vm.watching`) is mapped nowhere.
 """
 
 from __future__ import annotations
@@ -86,6 +87,14 @@ def slot_of(cb: object, ppn: int) -> int:
         if ppn == DEVICE_PPNS[number] and state(entry(cb, slot)) == DEVICE:
             return slot
     return cb[cbw.ABSENT]
+
+
+@compiled
+def ppn_of(cb: object, slot: int) -> int:
+    """The page number of a slot, for events; -1 for the absent page, which has any number that no other page has."""
+    if slot < cb[cbw.ABSENT]:
+        return slot
+    return -1 if slot == cb[cbw.ABSENT] else DEVICE_PPNS[slot - cb[cbw.ABSENT] - 1]
 
 
 @compiled
@@ -175,6 +184,14 @@ def take_table_frame(cb: object) -> int:
 def frame_address(cb: object, mpn: int) -> int:
     """Host address of a frame."""
     return cb[cbw.MEMORY] + (mpn << 12)
+
+
+@compiled
+def is_at_hand(cb: object, slot: int) -> bool:
+    """Whether a page can be read now: a SWAPPED one is fetched, for which there must be a frame (a swap area that failed has ended the VM)."""
+    if state(entry(cb, slot)) != SWAPPED or cb[cbw.IS_LOOKING]:
+        return True
+    return swap_in(cb, slot) >= 0 or cb[cbw.SWAP_FAILED] != 0
 
 
 @compiled

@@ -84,6 +84,22 @@ def begin_port(cb: object, port: int, size: int) -> bool:
 
 
 @compiled
+def forget_what_went(cb: object) -> None:
+    """The guest goes on in the same block: what a device took from the tables must leave the engine's TLB before that, and not at the next exit."""
+    if cb[cbw.NEEDS_TLB_FLUSH]:
+        code.flush_engine_tlb(cb)
+        code.note_flushed_tlb(cb)
+
+
+@compiled
+def end_port(cb: object) -> None:
+    """End of a port access, which may have ended the run."""
+    if cb[cbw.STOPPED]:
+        poison(cb, 0)
+    cb[cbw.IO_NOW] = -1
+
+
+@compiled
 def serve_port_read(cb: object, port: int, size: int) -> int:
     """IN: ask the board."""
     if not begin_port(cb, port, size):
@@ -91,10 +107,9 @@ def serve_port_read(cb: object, port: int, size: int) -> int:
     value = call2(cb[cbw.PORT_READ_FN], port, size) & (1 << 8 * size) - 1
     if cb[cbw.MODIFIED]:  # the balloon answers in other registers too
         context.put_back(cb)
+    forget_what_went(cb)
     emit(cb, _PORT_READ, size, port, -1, -1, 0, value)
-    if cb[cbw.STOPPED]:
-        poison(cb, 0)
-    cb[cbw.IO_NOW] = -1
+    end_port(cb)
     return value
 
 
@@ -105,9 +120,8 @@ def serve_port_write(cb: object, port: int, size: int, value: int) -> None:
         return
     emit(cb, _PORT_WRITE, size, port, -1, -1, 0, value)
     call3(cb[cbw.PORT_WRITE_FN], port, size, value)
-    if cb[cbw.STOPPED]:
-        poison(cb, 0)
-    cb[cbw.IO_NOW] = -1
+    forget_what_went(cb)
+    end_port(cb)
 
 
 @compiled

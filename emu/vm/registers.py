@@ -10,8 +10,8 @@ from emu.events import Kind
 from emu.machine import control as cbw
 from emu.machine import env
 from emu.machine import paging as pg
-from emu.machine.decode import operand_of
-from emu.machine.native import call3, compiled, load32, load64, store32, store64
+from emu.machine.decode import ESCAPE_0F, OPERAND_SIZE, all_prefixes, insn_length, is_wide, operand_of
+from emu.machine.native import call3, compiled, load8, load32, load64, store32, store64
 from emu.vm import code, context, deliver, nested, rows, shadow, sync, walk
 from emu.vm.record import emit
 
@@ -45,7 +45,10 @@ CR4_ALLOWED = (
 )
 CR4_FLUSHING = pg.CR4_PSE | pg.CR4_PGE | pg.CR4_PAE | pg.CR4_SMEP | pg.CR4_SMAP
 CR4_MEANING = pg.CR4_PSE | pg.CR4_PAE | pg.CR4_SMEP | pg.CR4_SMAP  # bits with which shadow entries change their meaning
+CR0_LOADING = pg.CR0_CD | pg.CR0_NW | pg.CR0_PG  # bits whose change loads the directory pointers of PAE (SDM vol. 3, 4.4.1)
+CR4_LOADING = pg.CR4_PAE | pg.CR4_PGE | pg.CR4_PSE | pg.CR4_SMEP
 EFER_ALLOWED = pg.EFER_SCE | pg.EFER_LME | pg.EFER_LMA | pg.EFER_NXE
+POINTERS_PLACE = 0xFE0  # bits of CR3 that say where in their page PAE directory pointers lie
 CR3_RESERVED = ~((1 << pg.PHYSICAL_BITS) - 1)
 TASK_AVAILABLE_16, TASK_BUSY_16 = 1, 3  # types of a task state segment that long mode does not know
 DR6_SINGLE_STEP = 1 << 14  # BS
@@ -151,14 +154,20 @@ def engine_cr0(cb: object) -> int:
 
 
 @compiled
+def has_frame_for_root(cb: object) -> bool:
+    """Whether `set_root` and `set_paging` cannot fail. To be asked before anything is changed or told: the instruction is begun again otherwise."""
+    return cb[cbw.RESERVE_COUNT] > 0
+
+
+@compiled
 def set_root(cb: object) -> int:
-    """Point the engine at the tables for the guest's CR3; 1 if a cached root was found, 0 if not, -1 without a frame."""
+    """Point the engine at the tables for the guest's CR3, with `has_frame_for_root`; 1 if a cached root was found, 0 if not."""
     if not cb[cbw.SHADOWING]:
         write_engine_register(cb, REG_CR3, cb[cbw.GUEST_CR3])
         return 1
     found = shadow.load_root(cb)
     if found < 0:
-        return -1
+        return found
     root = rows.row_word(cb, cb[cbw.ROOT], rows.FRAME) << 12
     if load64(cb[cbw.ENV] + env.CR3) != root:
         write_engine_register(cb, REG_CR3, root)
@@ -177,8 +186,8 @@ def follow_root(cb: object) -> None:
 
 
 @compiled
-def set_paging(cb: object) -> int:
-    """CR0, CR4 or EFER changed: choose the tables the engine walks; -1 without a frame."""
+def set_paging(cb: object) -> None:
+    """CR0, CR4 or EFER changed: choose the tables the engine walks, with `has_frame_for_root`."""
     levels = levels_due(cb)
     if cb[cbw.SHADOWING] and levels != cb[cbw.GUEST_LEVELS]:
         shadow.zap_all(cb)
@@ -188,8 +197,7 @@ def set_paging(cb: object) -> int:
             cb[cbw.SHADOWING] = 1
             use_nested(cb, 0)
         write_engine_register(cb, REG_CR4, cb[cbw.GUEST_CR4] | pg.CR4_PAE)
-        if set_root(cb) < 0:
-            return -1
+        set_root(cb)
     else:
         if cb[cbw.SHADOWING]:
             cb[cbw.SHADOWING] = 0
@@ -201,7 +209,6 @@ def set_paging(cb: object) -> int:
     set_engine_efer(cb)
     cb[cbw.CODE_EPOCH] += 1
     cb[cbw.NEEDS_TLB_FLUSH] = 1
-    return 0
 
 
 @compiled
@@ -214,6 +221,22 @@ def guest_flushed(cb: object) -> None:
         sync.sync_all(cb)
     else:
         cb[cbw.NEEDS_TLB_FLUSH] = 1
+
+
+@compiled
+def refuses_pointers(cb: object, cr0: int, cr3: int, cr4: int) -> bool:
+    """Whether loading the directory pointers of PAE is #GP: one that is present has a reserved bit set (SDM vol. 3, 4.4.1).
+
+    The same under nested paging, where an AMD processor would see it at the pointer's use only: the guest's processor is one without.
+    """
+    if not cr0 & pg.CR0_PG or not cr4 & pg.CR4_PAE or cb[cbw.GUEST_EFER] & pg.EFER_LME:
+        return False
+    table = cr3 & 0xFFFF_FFE0
+    for number in range(4):
+        pointer = walk.read_quad(cb, table + 8 * number)
+        if pointer & pg.PRESENT and pointer & pg.POINTER_RESERVED:
+            return True
+    return False
 
 
 @compiled
@@ -238,39 +261,40 @@ def write_cr0(cb: object, value: int) -> int:
     turned = (old ^ new) & pg.CR0_PG
     if turned and (env.is_64bit(cb[cbw.ENV]) if old & pg.CR0_PG else not may_set_paging(cb)):
         return FAULT_GP
-    old_efer = cb[cbw.GUEST_EFER]
+    if (old ^ new) & CR0_LOADING and refuses_pointers(cb, new, cb[cbw.GUEST_CR3], cb[cbw.GUEST_CR4]):
+        return FAULT_GP
+    if not has_frame_for_root(cb):
+        return NO_FRAME
     if turned:
-        active = new & pg.CR0_PG and old_efer & pg.EFER_LME
-        cb[cbw.GUEST_EFER] = old_efer & ~pg.EFER_LMA | (pg.EFER_LMA if active else 0)
+        active = new & pg.CR0_PG and cb[cbw.GUEST_EFER] & pg.EFER_LME
+        cb[cbw.GUEST_EFER] = cb[cbw.GUEST_EFER] & ~pg.EFER_LMA | (pg.EFER_LMA if active else 0)
     cb[cbw.GUEST_CR0] = new
     emit(cb, _CR_WRITE, 0, 0, -1, -1, old, new)
     if (old ^ new) & (pg.CR0_PG | pg.CR0_WP | pg.CR0_PE) and cb[cbw.SHADOWING]:
         guest_flushed(cb)
     if (old ^ new) & (pg.CR0_PG | pg.CR0_PE):
-        failed = set_paging(cb) < 0
+        set_paging(cb)
     else:
-        failed = (old ^ new) & pg.CR0_WP and cb[cbw.SHADOWING] and set_root(cb) < 0
+        if (old ^ new) & pg.CR0_WP and cb[cbw.SHADOWING]:
+            set_root(cb)
         write_engine_register(cb, REG_CR0, engine_cr0(cb))
-    if failed:
-        cb[cbw.GUEST_CR0], cb[cbw.GUEST_EFER] = old, old_efer
-        derive_paging(cb)
-        return NO_FRAME
     return SERVED
 
 
 @compiled
 def write_cr3(cb: object, value: int) -> int:
     """MOV to CR3: another address space, or the same one flushed."""
-    if value & CR3_RESERVED:
+    if value & CR3_RESERVED or refuses_pointers(cb, cb[cbw.GUEST_CR0], value, cb[cbw.GUEST_CR4]):
         return FAULT_GP
+    if not has_frame_for_root(cb):
+        return NO_FRAME
     old = cb[cbw.GUEST_CR3]
     if cb[cbw.GUEST_CR0] & pg.CR0_PG:
         guest_flushed(cb)
+    if cb[cbw.GUEST_LEVELS] == pg.PAE and old != value and (old | value) & POINTERS_PLACE:
+        cb[cbw.CODE_EPOCH] += 1  # address spaces whose pointers lie in one page are one to `code.tag`
     cb[cbw.GUEST_CR3] = value
     found = set_root(cb)
-    if found < 0:
-        cb[cbw.GUEST_CR3] = old
-        return NO_FRAME
     root = rows.row_word(cb, cb[cbw.ROOT], rows.FRAME) if cb[cbw.SHADOWING] else -1
     emit(cb, _CR3_LOAD, found, 0, value >> 12, root, old, value)
     return SERVED
@@ -281,17 +305,18 @@ def write_cr4(cb: object, value: int) -> int:
     """MOV to CR4: bits that the CPU does not have are refused, and PAE cannot be taken from long mode."""
     if value & ~CR4_ALLOWED or (cb[cbw.GUEST_EFER] & pg.EFER_LMA and not value & pg.CR4_PAE):
         return FAULT_GP
+    if not has_frame_for_root(cb):
+        return NO_FRAME
     old = cb[cbw.GUEST_CR4]
+    if (old ^ value) & CR4_LOADING and refuses_pointers(cb, cb[cbw.GUEST_CR0], cb[cbw.GUEST_CR3], value):
+        return FAULT_GP
     if cb[cbw.GUEST_CR0] & pg.CR0_PG and (old ^ value) & CR4_FLUSHING:
         guest_flushed(cb)
         if cb[cbw.SHADOWING] and (old ^ value) & CR4_MEANING:
             shadow.zap_all(cb)
     cb[cbw.GUEST_CR4] = value
     emit(cb, _CR_WRITE, 4, 0, -1, -1, old, value)
-    if set_paging(cb) < 0:
-        cb[cbw.GUEST_CR4] = old
-        derive_paging(cb)
-        return NO_FRAME
+    set_paging(cb)
     return SERVED
 
 
@@ -303,27 +328,23 @@ def write_efer(cb: object, value: int) -> int:
     old = cb[cbw.GUEST_EFER]
     if (old ^ value) & pg.EFER_LME and cb[cbw.GUEST_CR0] & pg.CR0_PG:
         return FAULT_GP
+    if not has_frame_for_root(cb):
+        return NO_FRAME
     new = value & ~pg.EFER_LMA | old & pg.EFER_LMA
     if cb[cbw.GUEST_CR0] & pg.CR0_PG and (old ^ new) & pg.EFER_NXE:
         guest_flushed(cb)
         if cb[cbw.SHADOWING]:
             shadow.zap_all(cb)
     cb[cbw.GUEST_EFER] = new
-    if set_paging(cb) < 0:
-        cb[cbw.GUEST_EFER] = old
-        derive_paging(cb)
-        return NO_FRAME
+    set_paging(cb)
     return SERVED
 
 
 @compiled
 def prefix_bytes(cb: object) -> int:
     """How many prefix bytes stand before the two-byte opcode at INSN_AT; -1 if it is none."""
-    for at in range(cb[cbw.INSN_BYTES] - 1):
-        byte = load32(cb[cbw.INSN_AT] + at) & 0xFF
-        if byte == 0x0F:
-            return at
-    return -1
+    at, _prefixes = all_prefixes(cb[cbw.INSN_AT], cb[cbw.INSN_BYTES], env.code_bits(cb[cbw.ENV]))
+    return at if at + 1 < cb[cbw.INSN_BYTES] and load8(cb[cbw.INSN_AT] + at) == ESCAPE_0F else -1
 
 
 @compiled
@@ -355,10 +376,9 @@ def on_control_exit(cb: object) -> int:
     at = prefix_bytes(cb)
     if at < 0:
         return TO_PYTHON
-    opcode = load32(cb[cbw.INSN_AT] + at + 1) & 0xFF
+    opcode = load8(cb[cbw.INSN_AT] + at + 1)
     if opcode == OPCODE_CLTS:
-        retire(cb, at + 2)
-        return write_cr0(cb, cb[cbw.GUEST_CR0] & ~pg.CR0_TS)
+        return move_to_control(cb, 0, cb[cbw.GUEST_CR0] & ~pg.CR0_TS, at + 2)
     segment, operand, field, length = decode_operand(cb)
     if opcode == OPCODE_GROUP7:
         if field & 7 == 6:
@@ -376,7 +396,7 @@ def on_control_exit(cb: object) -> int:
 
 @compiled
 def move_to_control(cb: object, number: int, value: int, length: int) -> int:
-    """MOV to CR0, CR3 or CR4; nothing is changed unless it succeeds."""
+    """MOV to CR0, CR3 or CR4, or what else changes CR0; nothing is changed, and nothing told, unless it succeeds."""
     if number == 0:
         result = write_cr0(cb, value)
     elif number == 3:
@@ -394,23 +414,18 @@ def load_machine_status(cb: object, segment: int, operand: int, length: int) -> 
     if segment >= 0:
         return TO_PYTHON
     value = register_value(cb, operand) & LMSW_BITS | cb[cbw.GUEST_CR0] & pg.CR0_PE
-    result = write_cr0(cb, cb[cbw.GUEST_CR0] & ~LMSW_BITS | value)
-    if result == SERVED:
-        retire(cb, length)
-    return result
+    return move_to_control(cb, 0, cb[cbw.GUEST_CR0] & ~LMSW_BITS | value, length)
 
 
 @compiled
 def store_machine_status(cb: object, segment: int, operand: int, length: int) -> int:
-    """SMSW to a register: with 32-bit operands all of CR0, as processors do; to memory Python serves it."""
+    """SMSW to a register: all of CR0 but with 16-bit operands, as processors do; to memory Python serves it."""
     if segment >= 0:
         return TO_PYTHON
     at = cb[cbw.ENV] + env.REGS + 8 * (operand & 15)
-    wide = env.code_bits(cb[cbw.ENV]) != 16
-    for prefix in range(prefix_bytes(cb)):
-        if load32(cb[cbw.INSN_AT] + prefix) & 0xFF == 0x66:
-            wide = not wide
-    if wide:
+    mode = env.code_bits(cb[cbw.ENV])
+    _count, prefixes = all_prefixes(cb[cbw.INSN_AT], cb[cbw.INSN_BYTES], mode)
+    if is_wide(mode, prefixes, OPERAND_SIZE):
         store64(at, cb[cbw.GUEST_CR0])
     else:
         store64(at, load64(at) & ~0xFFFF | cb[cbw.GUEST_CR0] & 0xFFFF)
@@ -456,14 +471,9 @@ def on_rdtsc(cb: object) -> int:
     regs = cb[cbw.ENV]
     if cb[cbw.GUEST_CR4] & pg.CR4_TSD and env.cpl(regs) and cb[cbw.GUEST_CR0] & pg.CR0_PE:
         return FAULT_GP
-    length = 2
-    for at in range(cb[cbw.INSN_BYTES] - 1):
-        if load32(cb[cbw.INSN_AT] + at) & 0xFFFF == 0x310F:
-            length = at + 2
-            break
     counter = cb[cbw.INSNS] + cb[cbw.TSC_OFFSET]
     emit(cb, _RDTSC, 0, 0, -1, -1, 0, counter)
     store64(regs + env.RAX, counter & 0xFFFF_FFFF)
     store64(regs + env.RDX, counter >> 32 & 0xFFFF_FFFF)
-    retire(cb, length)
+    retire(cb, insn_length(cb[cbw.INSN_AT], cb[cbw.INSN_BYTES], env.code_bits(regs)))
     return SERVED

@@ -8,7 +8,9 @@ A *row* describes one shadow page, a frame of 512 64-bit entries that stands for
     2       512 x 2 MB      a quarter of a directory         a directory                a directory
     1       512 x 4 KB      half of a page table             a page table               a page table
 
-A DIRECT row stands for (part of) a large page instead: level 1 for 2 MB of one, level 2 for a whole 1 GB page.
+A DIRECT row stands for (part of) a large page instead: level 1 for 2 MB of one, level 2 for a whole 1 GB page. It may serve several
+directory entries, so that all of them must have D set before its leaves may be writable: that, too, is in the key. A clean entry goes
+without WRITABLE; a dirty one that is read-only, which matters with CR0.WP off only, has DIRTY there.
 
 Directory entries carry all rights; the leaf carries what all of the guest's levels grant together, so the rights inherited
 from above are part of a row's key (`ROLE`): the same guest table under two directory entries with other rights has two
@@ -19,7 +21,8 @@ The roots of 32-bit and PAE guests are UNTRACED: stores to the four PAE director
 with what the root leads to whenever the guest flushes its TLB (`emu.vm.sync`). They may share a page with anything.
 
 Each entry in use is on exactly one list, through its own link: a leaf on the list of its page (`RMAP`), a directory entry
-on the list of its child row (`PARENTS`). Link number = row * 512 + index, so nothing is allocated and removal is O(1).
+on the list of its child row (`PARENTS`). Link number = row * 512 + index, so nothing is allocated and removal is O(1). What an
+entry points at is told by its link and never by its frame: pages may share one.
 """
 
 from __future__ import annotations
@@ -52,7 +55,9 @@ ACCESS_SHIFT = 5  # WRITABLE, USER and EXECUTABLE of paging moved here: bits 6 t
 ACCESS_MASK = pg.ALL_RIGHTS << ACCESS_SHIFT
 WRITE_PROTECT = 1 << 9  # CR0.WP
 UNTRACED = 1 << 10  # a root whose guest page is not watched
-POINTERS_SHIFT = 11  # where in their page PAE directory pointers lie, in 32 bytes
+POINTERS_SHIFT = 11  # where in their page PAE directory pointers lie, in 32 bytes: bits 11 to 17
+DIRTY = 1 << 18  # of a DIRECT row: the guest's entry is read-only, but D is set, so with CR0.WP off the supervisor may store
+WRITTEN_THROUGH = pg.WRITABLE << ACCESS_SHIFT | DIRTY  # of a DIRECT row: leaves may be writable
 
 LINK_WORDS = 3  # next + 1, previous + 1, and what the entry points at: a slot or a row
 
@@ -166,7 +171,7 @@ def put_entry(cb: object, row: int, index: int, value: int, target: int) -> None
     link = row * ENTRIES + index
     if not old & pg.PRESENT:
         push_link(cb, link, target)
-    elif (old ^ value) & pg.FRAME_MASK:
+    elif (old ^ value) & pg.FRAME_MASK or target_of(cb, row, index) != target:
         drop_entry(cb, row, index)
         push_link(cb, link, target)
     else:
@@ -190,7 +195,7 @@ def is_stricter(cb: object, old: int, new: int) -> bool:
 
 @compiled
 def role_of(cb: object, level: int, quadrant: int, kind: int, access: int) -> int:
-    """The ROLE of a row under the guest's present control registers; `kind` is DIRECT, UNTRACED or 0."""
+    """The ROLE of a row under the guest's present control registers; `kind` is DIRECT (and DIRTY), UNTRACED or 0."""
     wp = WRITE_PROTECT if cb[cbw.GUEST_CR0] & pg.CR0_WP else 0
     return level | quadrant << QUADRANT_SHIFT | kind | (access & pg.ALL_RIGHTS) << ACCESS_SHIFT | wp
 
@@ -255,8 +260,13 @@ def is_traced(cb: object, slot: int) -> bool:
 
 @compiled
 def is_table(cb: object, slot: int) -> bool:
-    """Whether the page holds a guest table that is shadowed, in sync or not."""
-    return load32(cb[cbw.TABLES] + 4 * slot) != 0
+    """Whether the page holds a guest table that is shadowed entry by entry, in sync or not."""
+    row = load32(cb[cbw.TABLES] + 4 * slot) - 1
+    while row >= 0:
+        if is_traced_role(row_word(cb, row, ROLE)):
+            return True
+        row = row_word(cb, row, NEXT_IN_SLOT) - 1
+    return False
 
 
 @compiled

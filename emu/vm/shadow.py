@@ -7,10 +7,14 @@ needed, or when the guest's tables were out of sight.
 Invariants (asserted by `emu.vm.check`):
 
 1. A present leaf maps the frame that the pmap gives for the page on whose list it is.
-2. A leaf is writable only if the guest's tables grant the store and the guest's D bit is set, and never where the page is
-   ROM, absent, a synced guest table, or EXECUTED but not MIXED.
+2. A leaf is writable only if the guest's tables grant the store (with CR0.WP off: to the supervisor, and then it is the
+   supervisor's alone) and the D bit is set in every guest entry that it stands for, and never where the page is ROM, absent, a
+   synced guest table, or EXECUTED but not MIXED.
 3. A leaf is executable only if its page is EXECUTED and the guest's tables grant it.
-4. Every list holds the links of its entries and no others; a row on the free list has no entry and no parent.
+4. Every list holds the links of its entries and no others; a row on the free list has no entry and no parent, and no two rows
+   in use stand for the same.
+5. A table out of sync has memory, serves as a page table only, and all of its rows know of it.
+6. The root that the engine walks stands for the guest's CR3 and CR0.WP.
 
 Optimizations, each of which can be switched off without a guest noticing (`emu.config.SHADOW_SWITCHES`):
 
@@ -82,10 +86,18 @@ def make_row(cb: object, chain: int, ppn: int, role: int) -> int:
     rows.set_row_word(cb, row, rows.USED_AT, cb[cbw.LRU_CLOCK])
     rows.set_row_word(cb, row, rows.NEXT_IN_SLOT, load32(cb[cbw.TABLES] + 4 * chain))
     store32(cb[cbw.TABLES] + 4 * chain, row + 1)
-    emit(cb, _SHADOW_PAGE, role & rows.LEVEL_MASK, 0, ppn, rows.row_word(cb, row, rows.FRAME), 0, role)
+    emit(cb, _SHADOW_PAGE, role & rows.LEVEL_MASK, 0, ppn_of_row(cb, row), rows.row_word(cb, row, rows.FRAME), 0, role)
     if rows.is_traced_role(role):
         rows.write_protect(cb, chain)
     return row
+
+
+@compiled
+def ppn_of_row(cb: object, row: int) -> int:
+    """The guest page that a row stands for, for events: its table, or the first page of a large one."""
+    if rows.row_word(cb, row, rows.ROLE) & rows.DIRECT:
+        return rows.row_word(cb, row, rows.PPN)
+    return pmap.ppn_of(cb, rows.row_word(cb, row, rows.CHAIN))
 
 
 @compiled
@@ -106,7 +118,7 @@ def zap_row(cb: object, row: int) -> None:
     """Drop a shadow page: its entries, every entry that points to it, its place in the lists."""
     forget_if_unsync(cb, row)
     role = rows.row_word(cb, row, rows.ROLE)
-    emit(cb, _ZAP, role & rows.LEVEL_MASK, 0, rows.row_word(cb, row, rows.PPN), rows.row_word(cb, row, rows.FRAME), role, 0)
+    emit(cb, _ZAP, role & rows.LEVEL_MASK, 0, ppn_of_row(cb, row), rows.row_word(cb, row, rows.FRAME), role, 0)
     rows.drop_entries(cb, row, 0)
     parent = rows.row_word(cb, row, rows.PARENTS) - 1
     while parent >= 0:
@@ -306,9 +318,12 @@ def large_row(cb: object, row: int, index: int, va: int, level: int, entry: int,
 @compiled
 def direct_row(cb: object, row: int, index: int, first: int, level: int, entry: int, rights: int) -> int:
     """The DIRECT row of a level for pages from PPN `first` on: written through only once the guest's D bit is set."""
+    kind = rows.DIRECT
     if not entry & pg.DIRTY:
         rights &= ~pg.WRITABLE
-    return child(cb, row, index, pmap.slot_of(cb, first), first, rows.role_of(cb, level, 0, rows.DIRECT, rights))
+    elif not rights & pg.WRITABLE and not cb[cbw.GUEST_CR0] & pg.CR0_WP:
+        kind |= rows.DIRTY
+    return child(cb, row, index, pmap.slot_of(cb, first), first, rows.role_of(cb, level, 0, kind, rights))
 
 
 @compiled
@@ -338,6 +353,9 @@ def fill(cb: object, va: int, slot: int, access: int) -> int:
         return -1
     index = va >> 12 & 0x1FF
     old = load64(rows.entry_address(cb, row, index))
+    role = rows.row_word(cb, row, rows.ROLE)
+    if role & rows.DIRECT and not role & rows.WRITTEN_THROUGH:  # the D bit could not be set, or another entry's is due
+        access &= ~pg.WRITABLE
     rows.put_entry(cb, row, index, rows.leaf_value(cb, slot, access), slot)
     rows.set_row_word(cb, row, rows.FLOOD, 0)
     if not old & pg.PRESENT and cb[cbw.SHADOW_OPTIONS] & PREFETCH:

@@ -20,7 +20,7 @@ from emu.events import Kind
 from emu.machine import control as cbw
 from emu.machine import env
 from emu.machine import paging as pg
-from emu.machine.decode import MAX_LENGTH, REP, REPNE, skip_prefixes
+from emu.machine.decode import MAX_LENGTH, REP, REPNE, all_prefixes
 from emu.machine.native import call2, call3, compiled, load8, load32, load64, store32, store64
 from emu.vm import access, code, emulate, nested, pmap, rows, shadow, sync, walk
 from emu.vm import step_records as rec
@@ -30,7 +30,6 @@ _DISCARDED, _DEVICE_READ, _DEVICE_WRITE = int(Kind.DISCARDED_WRITE), int(Kind.DE
 DR6_SINGLE_STEP = 1 << 14
 KEPT_AT = 32  # behind INSN_AT
 MOVS, STOS, INS = 0xA4, 0xAA, 0x6C  # opcodes of the byte forms
-REX = 4  # upper half of a REX prefix
 
 
 @compiled
@@ -51,11 +50,9 @@ def begin(cb: object) -> None:
 def is_repeated_store(cb: object) -> bool:
     """Whether the instruction at RIP is MOVS, STOS or INS with a REP prefix."""
     size = access.fetch(cb, env.linear_ip(cb[cbw.ENV]), cb[cbw.INSN_AT], MAX_LENGTH)
-    count, prefixes = skip_prefixes(cb[cbw.INSN_AT], size)
+    count, prefixes = all_prefixes(cb[cbw.INSN_AT], size, env.code_bits(cb[cbw.ENV]))
     if count >= size or not prefixes & (REP | REPNE):
         return False
-    if env.is_64bit(cb[cbw.ENV]) and load8(cb[cbw.INSN_AT] + count) >> 4 == REX and count + 1 < size:
-        count += 1
     opcode = load8(cb[cbw.INSN_AT] + count) & ~1  # byte or word
     return opcode == MOVS or opcode == STOS or opcode == INS
 
@@ -96,7 +93,7 @@ def entry_for(cb: object, va: int) -> int:
 
 
 @compiled
-def open_page(cb: object, va: int, slot: int, purpose: int, user: int) -> bool:
+def open_page(cb: object, va: int, ppn: int, slot: int, purpose: int, user: int) -> bool:
     """Open the (already mapped, read-only) page at `va` for the instruction at RIP; false when too many are open."""
     index = cb[cbw.STEPPING]
     if index >= rec.LIMIT:
@@ -112,32 +109,34 @@ def open_page(cb: object, va: int, slot: int, purpose: int, user: int) -> bool:
         sync.copy_page(page, cb[cbw.STEP_COPIES] + (index << 12))
     # Executable as before: the instruction may lie in this very page. (And NX in a plain nested table is deadly.)
     opened = mpn << 12 | pg.PRESENT | pg.WRITABLE | user | (load64(at) & pg.NO_EXECUTE)
-    note_opened(cb, record, (slot, at, load64(at), purpose, va, page), opened)
+    note_opened(cb, record, (slot, at, load64(at), purpose, va, page, ppn, opened, 0))
     return True
 
 
 @compiled
-def note_opened(cb: object, record: int, words: tuple[int, int, int, int, int, int], opened: int) -> None:
+def note_opened(cb: object, record: int, words: tuple[int, int, int, int, int, int, int, int, int]) -> None:
     """Fill the record of a page and put the entry that opens it."""
     for number in range(len(words)):
         store64(record + 8 * number, words[number])
-    store64(words[1], opened)
+    store64(words[1], words[7])
     if cb[cbw.STEPPING] == 0:
         begin(cb)
     cb[cbw.STEPPING] += 1
-    if words[2] & pg.PRESENT and (words[2] ^ opened) & pg.FRAME_MASK:
+    if words[2] & pg.PRESENT and (words[2] ^ words[7]) & pg.FRAME_MASK:
         cb[cbw.NEEDS_TLB_FLUSH] = 1
 
 
 @compiled
 def open_device(cb: object, address: int, ppn: int, slot: int, write: bool, user: int) -> bool:
     """Stage a device's register for the instruction at RIP; false when no frame can be had or too many pages are open."""
-    at = device_entry(cb, address, ppn)
+    at, link = device_entry(cb, address, ppn)
     if at == 0:
         return False
     index = number_of_open(cb, at)
     if index >= 0:  # a load came first, and the same instruction now stores
-        store64(cb[cbw.STEP_ROWS] + rec.BYTES * index + rec.PURPOSE, rec.DEVICE_STORE)
+        record = cb[cbw.STEP_ROWS] + rec.BYTES * index
+        store64(record + rec.PURPOSE, rec.DEVICE_STORE)
+        store64(record + rec.OPENED, load64(record + rec.OPENED) | pg.WRITABLE)
         store64(at, load64(at) | pg.WRITABLE)
         return True
     if cb[cbw.STEPPING] >= rec.LIMIT:
@@ -153,9 +152,11 @@ def open_device(cb: object, address: int, ppn: int, slot: int, write: bool, user
     opened = mpn << 12 | pg.PRESENT | user | (pg.WRITABLE if write else 0)
     if not cb[cbw.NESTED_PLAIN]:
         opened |= pg.NO_EXECUTE
+    if link:
+        rows.put_entry(cb, (link - 1) // rows.ENTRIES, (link - 1) % rows.ENTRIES, opened, slot)
     record = cb[cbw.STEP_ROWS] + rec.BYTES * cb[cbw.STEPPING]
     purpose = rec.DEVICE_STORE if write else rec.DEVICE_LOAD
-    note_opened(cb, record, (slot, at, 0, purpose, address, page), opened)
+    note_opened(cb, record, (slot, at, 0, purpose, address, page, ppn, opened, link))
     return True
 
 
@@ -169,12 +170,15 @@ def number_of_open(cb: object, at: int) -> int:
 
 
 @compiled
-def device_entry(cb: object, address: int, ppn: int) -> int:
-    """Host address of the entry that maps a device's page at an address; 0 when a frame is missing."""
+def device_entry(cb: object, address: int, ppn: int) -> tuple[int, int]:
+    """Host address of the entry that maps a device's page at an address, and the number + 1 of its link if it has one; 0 when a frame is missing."""
     if not cb[cbw.SHADOWING]:
-        return nested.leaf_address(cb, ppn, True)
+        return nested.leaf_address(cb, ppn, True), 0
     row = shadow.leaf_row(cb, address)
-    return rows.entry_address(cb, row, address >> 12 & 0x1FF) if row >= 0 else 0
+    if row < 0:
+        return 0, 0
+    index = address >> 12 & 0x1FF
+    return rows.entry_address(cb, row, index), row * rows.ENTRIES + index + 1
 
 
 @compiled
@@ -187,10 +191,21 @@ def finish(cb: object) -> None:
     cb[cbw.MODIFIED] = 1
     cb[cbw.NEEDS_TLB_FLUSH] = 1
     for index in range(opened):
-        record = cb[cbw.STEP_ROWS] + rec.BYTES * index
-        store64(load64(record + rec.ENTRY), load64(record + rec.SAVED))
+        restore_entry(cb, cb[cbw.STEP_ROWS] + rec.BYTES * index)
     for index in range(opened):
         close_page(cb, index)
+
+
+@compiled
+def restore_entry(cb: object, record: int) -> None:
+    """Take back what opened a page, unless the entry went meanwhile, with its row or its page."""
+    at, link = load64(record + rec.ENTRY), load64(record + rec.LINK)
+    if (load64(at) ^ load64(record + rec.OPENED)) & ~(pg.ACCESSED | pg.DIRTY):
+        return
+    if link:
+        rows.drop_entry(cb, (link - 1) // rows.ENTRIES, (link - 1) % rows.ENTRIES)
+    else:
+        store64(at, load64(record + rec.SAVED))
 
 
 @compiled
@@ -208,7 +223,7 @@ def close_page(cb: object, index: int) -> None:
     elif purpose == rec.DISCARD:
         if not load64(record + rec.SAVED) & pg.NO_EXECUTE:  # it may have run from the sink
             code.flush_frame(cb, load64(cb[cbw.SINKS] + 8 * index))
-        emit(cb, _DISCARDED, 0, va, slot, pmap.entry(cb, slot) & pmap.MPN_MASK, 0, 0)
+        emit(cb, _DISCARDED, 0, va, load64(record + rec.PAGE_NUMBER), pmap.entry(cb, slot) & pmap.MPN_MASK, 0, 0)
     elif purpose == rec.TABLE_STORE:
         sync.page_changed(cb, slot, cb[cbw.STEP_COPIES] + (index << 12), va)
 
@@ -221,6 +236,22 @@ def clear_single_step_status(cb: object) -> None:
 
 
 @compiled
+def can_be_forgotten(cb: object, slot: int) -> bool:
+    """Whether the instruction gets further if its table is no longer followed: unless it needs the table itself, which then is followed anew at once.
+
+    That is so where the table leads to what is stored, and is found out where it leads to another operand or to the instruction.
+    """
+    if cb[cbw.STEPPING] or cb[cbw.FORGOTTEN_AT] == cb[cbw.INSNS] or slot == pmap.slot_of(cb, walk.root_table(cb) >> 12):
+        return False
+    row = load32(cb[cbw.TABLES] + 4 * slot) - 1
+    while row >= 0:
+        if rows.is_traced_role(rows.row_word(cb, row, rows.ROLE)) and rows.row_word(cb, row, rows.USED_AT) == cb[cbw.LRU_CLOCK]:
+            return False
+        row = rows.row_word(cb, row, rows.NEXT_IN_SLOT) - 1
+    return True
+
+
+@compiled
 def store_to_table(cb: object, va: int, slot: int, access: int) -> bool:
     """A store to a traced guest table: trace it, or let the table go out of sync; true if it needs no writable entry any more."""
     options = cb[cbw.SHADOW_OPTIONS]
@@ -228,14 +259,14 @@ def store_to_table(cb: object, va: int, slot: int, access: int) -> bool:
         leaf_only = rows.only_leaf_tables(cb, slot)
         if options & sync.UNSYNC and leaf_only and sync.begin_unsync(cb, slot):
             return False
-        is_root = slot == pmap.slot_of(cb, walk.root_table(cb) >> 12)
-        if options & sync.FLOOD and cb[cbw.STEPPING] == 0 and not is_root and not (leaf_only and not options & sync.UNSYNC):
+        if options & sync.FLOOD and not (leaf_only and not options & sync.UNSYNC) and can_be_forgotten(cb, slot):
             cb[cbw.FLOODED] += 1
+            cb[cbw.FORGOTTEN_AT] = cb[cbw.INSNS]
             shadow.untrace(cb, slot)
             return False
     if options & sync.EMULATE and cb[cbw.STEPPING] == 0 and emulate.store(cb, va, slot):
         return True
-    if open_page(cb, va, slot, rec.TABLE_STORE, access & pg.USER):
+    if open_page(cb, va, slot, slot, rec.TABLE_STORE, access & pg.USER):
         return True
     shadow.untrace(cb, slot)
     return False

@@ -12,7 +12,7 @@ from emu.config import Mmu
 from emu.machine import control as cbw
 from emu.machine import paging as pg
 from emu.units import PAGE_BYTES
-from emu.vm import nested, pmap, shadow, walk
+from emu.vm import nested, pmap, rows, shadow, walk
 from emu.vm.msr import signed
 from emu.vm.state import VmState
 
@@ -132,6 +132,6 @@ def _state_name(state: VmState, slot: int, word: int, kind: int) -> str:
         marks.append("mixed")
     elif word & pmap.EXECUTED:
         marks.append("code")
-    if state.tables[slot]:
+    if rows.is_table(state.control, slot):
         marks.append("unsync" if slot + 1 in state.unsync_rows else "table")
     return " ".join(marks)

@@ -35,6 +35,7 @@ from emu.vm import (
     callbacks,
     clock,
     code,
+    cpuid,
     deliver,
     dma,
     exits,
@@ -57,6 +58,10 @@ from emu.vm.state import NO_ROW, TEXT_PPNS, VmState
 SLICE_INSNS = 1_000_000  # of virtual time between two looks at the outside world: some 10 ms
 SETTLE_INSNS = 16_000_000  # of virtual time in which a page's changes between code and data are counted: some 30 ms
 NO_FAULT = -1
+CLEARED_AT_RESET = (
+    *(cbw.SHADOWING, cbw.STOPPED, cbw.STEPPING, cbw.PENDING_FAULT, cbw.DUE, cbw.IRQ_WAITING, cbw.MODIFIED, cbw.IN_RUN),
+    *(cbw.FAULT_RUN, cbw.IN_VAIN, cbw.NMI_WAITING),
+)
 MOVED_BYTES = 64  # by a device in the time of an instruction: what a host copies in some ten nanoseconds
 INPUT_INSNS = 1000  # between two bytes of serial input: about 100,000 baud
 
@@ -93,7 +98,14 @@ class VirtualMachine:
         self.state = VmState(memory, config, rom, number, is_hosted=host is not None)
         self.control = self.state.control
         self._words = self.control.data  # the same words, which Python reads and writes several times as fast
-        self.cpu = Cpu(memory, self.control, number, config.code_buffer_bytes)
+        self.cpu = Cpu(
+            memory,
+            self.control,
+            number,
+            config.code_buffer_bytes,
+            shown=cpuid.feature_words(),
+            gave_up=reasons.GAVE_UP,
+        )
         self.registers = RegisterFile(self.cpu.registers, self.control)
         self.console = console
         self._on_events = on_events
@@ -145,7 +157,11 @@ class VirtualMachine:
     def read_physical(self, pa: int, size: int) -> bytes:
         """Guest-physical memory as a device reads it."""
         buffer = np.empty(size, np.uint8)
-        access.load_block(self.control, pa, buffer.ctypes.data, size)
+        done = 0
+        while done < size:
+            done += access.load_block(self.control, pa + done, buffer.ctypes.data + done, size - done)
+            if done < size:
+                self._refill_now()
         return buffer.tobytes()
 
     def write_physical(self, pa: int, data: bytes) -> None:
@@ -217,7 +233,9 @@ class VirtualMachine:
         )
         self.cpu.add_hooks(
             on_exit=handler.on_exit.address,
+            on_invalid=handler.on_invalid.address,
             on_block=block_hook.address(),
+            on_translated=handler.on_translated.address,
             on_port_read=handler.on_port_read.address,
             on_port_write=handler.on_port_write.address,
             on_syscall=handler.on_syscall.address,
@@ -337,7 +355,7 @@ class VirtualMachine:
                 self._stop = self._context.deliver_due()
             if self._stop is not None:
                 return
-        if self._words[cbw.IRQ_WAITING] and clock.takes_interrupt(self.control):
+        if (self._words[cbw.IRQ_WAITING] or self._words[cbw.NMI_WAITING]) and clock.takes_interrupt(self.control):
             stop = self._interrupt()
             self._set_deadline()
             if stop is not None:
@@ -356,16 +374,7 @@ class VirtualMachine:
         self._show_apic()
         reclaim.drop_ram(self.state)
         nested.set_plain(control, 0)
-        for word in (
-            cbw.SHADOWING,
-            cbw.STOPPED,
-            cbw.STEPPING,
-            cbw.PENDING_FAULT,
-            cbw.DUE,
-            cbw.IRQ_WAITING,
-            cbw.MODIFIED,
-            cbw.IN_RUN,
-        ):
+        for word in CLEARED_AT_RESET:
             control[word] = 0
         for word, value in (
             (cbw.GUEST_CR0, RESET_STATE.cr0),
@@ -398,9 +407,11 @@ class VirtualMachine:
         stop: Stop | None = None
         if reason == reasons.EXIT:
             number = self._words[cbw.EXIT_CODE]
-            if number == vmcb.EXIT_HLT:
+            if number == vmcb.EXIT_HLT and exits.is_halt(self._context):
                 self._look_due = True
                 stop = self._halt()
+            elif number == vmcb.EXIT_HLT:
+                stop = exits.end_of_code(self._context, self.cpu.engine)
             else:
                 stop = exits.serve(self._context, number)
                 if number in exits.APIC_EXITS:
@@ -414,6 +425,10 @@ class VirtualMachine:
             stop = exits.shutdown(self._context)
         elif reason == reasons.DEVICE_FETCH:
             stop = exits.device_fetch(self._context)
+        elif reason == reasons.REFUSED:
+            stop = exits.refuse(self._context, self.cpu.engine, always_here=True)
+        elif reason == reasons.GAVE_UP:
+            stop = exits.after_abort(self._context, self.cpu.engine)
         elif reason == reasons.NO_PROGRESS:
             stop = exits.no_progress(self._context)
         elif reason == reasons.PORT_FAULT:
@@ -522,28 +537,42 @@ class VirtualMachine:
         if self._input and self.board.serial_room():
             deadline = min(deadline, max(self._input_due, words[cbw.INSNS] + 1))
         words[cbw.DEADLINE] = deadline
-        waiting = self.board.has_interrupt()
-        words[cbw.IRQ_WAITING] = waiting
-        words[cbw.WAKE] = 0 if waiting or words[cbw.STOPPED] else deadline
+        waiting, has_nmi = self.board.has_interrupt(), self.board.has_nmi()
+        words[cbw.IRQ_WAITING], words[cbw.NMI_WAITING] = waiting, has_nmi
+        words[cbw.WAKE] = 0 if waiting or has_nmi or words[cbw.STOPPED] else deadline
 
     def _interrupt(self) -> Stop | None:
         if self._words[cbw.EVENT_INSNS]:
             access.fetch_instruction(self.control)
+        if self._takes_nmi:
+            self.board.take_nmi()
+            self.registers.block_nmi()
+            return self._context.inject(deliver.NMI, deliver.HARDWARE)
         return self._context.inject(self.board.acknowledge(), deliver.HARDWARE)
 
+    @property
+    def _takes_nmi(self) -> bool:
+        return self.board.has_nmi() and not self.registers.is_nmi_blocked
+
+    @property
+    def _is_woken(self) -> bool:
+        """Whether what waits ends a HLT."""
+        return self._takes_nmi or (self.board.has_interrupt() and bool(self.registers.flags & paging.EFLAGS_IF))
+
     def _halt(self) -> Stop | None:
-        """HLT: the guest sleeps until an interrupt."""
+        """HLT: the guest sleeps until an interrupt or an NMI."""
         self._context.emit(Kind.HALT)
         self._context.retire()
-        if not self.registers.flags & paging.EFLAGS_IF:
+        can_come = self.board.may_send_nmi() and not self.registers.is_nmi_blocked
+        if not self.registers.flags & paging.EFLAGS_IF and not can_come:
             return Stop(Outcome.HALTED, why=f"interrupts off at {self.registers.rip:08x}")
         self._is_halted = not self.control[cbw.DUE]  # the trap of a guest that traces itself ends the HLT at once
         return self._context.deliver_due()
 
     def _sleep(self) -> None:
         """One step of a HLT: virtual time jumps to the next thing that may end it."""
-        if self.board.has_interrupt() or self._stop is not None:
-            self._is_halted = self._stop is not None and not self.board.has_interrupt()
+        if self._is_woken or self._stop is not None:
+            self._is_halted = not self._is_woken
             return
         self.flush_events()
         now, event = self._words[cbw.INSNS], self._next_wake()

@@ -145,7 +145,7 @@ def test_a_name_that_is_not_utf_8_can_be_complained_of(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["{folder}/no/such/folder", "/dev/full", "{folder}", ""])
 def test_a_trace_that_cannot_be_written(target: str, tmp_path: Path) -> None:
     target = target.replace("{folder}", str(tmp_path))
-    run = emu("boot", "hello", f"--trace={target}")
+    run = emu("boot", "hello", "-q", f"--trace={target}")
     complaint = one_complaint(run.stderr)
     assert f"emu: {target}: " in complaint if target else "--trace" in complaint
     assert run.returncode == (74 if target else 2)

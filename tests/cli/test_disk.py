@@ -210,3 +210,68 @@ def test_cases_of_a_suite_get_copies(tmp_path: Path) -> None:
     assert "FAIL missing [shadow]" in run.stdout
     assert "missing.img: cannot open the disk image (no such file or directory)" in run.stdout + run.stderr
     assert ones.read_bytes() == b"\1" * 65536
+
+
+# ---- several ----
+
+
+def test_several_disks_in_their_order(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a", "b")]
+    for path, size in zip(paths, (1, 2), strict=True):
+        path.touch()
+        os.truncate(path, size << 20)
+    disks = [f"--disk={paths[0]}", f"--disk={paths[1]}", "--disk=memory:3M", "--disk=memory:4M"]
+    run = emu("boot", SUITE / "disks-32.bin", *disks, "--json")
+    told = json.loads(run.stdout.splitlines()[-1])
+    assert "6 passed, 0 failed, 0 skipped" in run.stdout
+    assert [disk["name"] for disk in told["disks"]] == [*map(str, paths), "memory:3145728", "memory:4194304"]
+    assert all(disk["reads"] and disk["writes"] for disk in told["disks"])
+    assert told["disk"]["writes"] == sum(disk["writes"] for disk in told["disks"])
+    assert [line.split(":")[1] for line in run.stderr.splitlines() if " reads of " in line] == [f" disk {n}" for n in range(1, 5)]
+    assert all(any(path.read_bytes()) for path in paths)
+
+
+def test_disks_that_exclude_each_other(image: Path) -> None:
+    link = image.with_name("link")
+    link.symlink_to(image)
+    for pair in ([image, image], [image, link], [f"{image},readonly", link]):
+        run = emu("boot", "hello", *(f"--disk={one}" for one in pair))
+        assert (run.returncode, run.stdout) == (2, "")
+        assert "given twice as a disk: a disk image has one writer" in run.stderr
+    assert emu("boot", "hello", *[f"--disk={image},readonly"] * 4, "--quiet").returncode == 0
+    assert emu("boot", "hello", *["--disk=memory:1M"] * 4, "--quiet").returncode == 0
+    run = emu("boot", "hello", *["--disk=memory:1M"] * 5)
+    assert (run.returncode, run.stderr) == (2, "emu: 5 disks: at most 4 can be attached\n")
+
+
+def boot_image(path: Path, sectors: int) -> Path:
+    """A boot sector that sends COM1 the number of IDE drives and of the first one's sectors, in thousands, and ends."""
+    code = bytes.fromhex("a07504 0430 baf803 ee")  # mov al, [475]; add al, '0'; out
+    code += bytes.fromhex("baf601 b0a0 ee 42 b0ec ee eca80874fb")  # drive 0; IDENTIFY; wait for DRQ
+    code += bytes.fromhex("baf001 b93c00 ed e2fd ed")  # 60 words, then the sectors' low word
+    code += bytes.fromhex("c1e808 0430 baf803 ee b000 e6f4 f4")
+    path.write_bytes(code.ljust(510, b"\0") + b"\x55\xaa" + bytes(512 * (sectors - 1)))
+    return path
+
+
+@pytest.mark.parametrize("mmu", ["shadow", "nested"])
+def test_the_boot_disk_is_the_first_drive(tmp_path: Path, mmu: str) -> None:
+    path = boot_image(tmp_path / "boot.img", 0x500)
+    run = emu("boot", "--boot-disk", path, "--disk=memory:1M", "--quiet", f"--mmu={mmu}", "--json")
+    assert run.returncode == 0
+    assert run.stdout[:2] == "25"
+    assert [disk["name"] for disk in json.loads(run.stdout[2:])["disks"]] == [str(path), "memory:1048576"]
+
+
+def test_a_boot_disk_that_is_a_disk_already_stays_where_it_is(tmp_path: Path) -> None:
+    path = boot_image(tmp_path / "boot.img", 0x500)
+    other = boot_image(tmp_path / "other.img", 0x300)
+    run = emu("boot", "--boot-disk", path, f"--disk={other}", f"--disk={path}", "--quiet")
+    assert (run.returncode, run.stdout) == (0, "23")
+
+
+def test_a_floppy_is_no_drive(tmp_path: Path) -> None:
+    run = emu(
+        "boot", "--boot-disk", boot_image(tmp_path / "boot.img", 2880), f"--disk={boot_image(tmp_path / 'a', 0x400)}", "--quiet"
+    )
+    assert (run.returncode, run.stdout) == (0, "14")

@@ -22,30 +22,36 @@ LOAD = 0x10_0000
 # What goes wrong, as a statement put before `emu` runs, and the last line and status that it must end with.
 INJECTED = {
     "broken invariant": (
-        "from emu.errors import BrokenInvariantError\n"
-        "from emu.machine import vmcb\nfrom emu.vm import exits\n"
-        "def fail(context): raise BrokenInvariantError('a test says so')\n"
-        "exits.EXITS[vmcb.EXIT_CPUID] = fail",
+        (
+            "from emu.errors import BrokenInvariantError\n"
+            "from emu.machine import vmcb\nfrom emu.vm import exits\n"
+            "def fail(context): raise BrokenInvariantError('a test says so')\n"
+            "exits.EXITS[vmcb.EXIT_CPUID] = fail"
+        ),
         "emu: a test says so",
         70,
     ),
     "engine": (
-        "from emu.machine import engine\n"
-        "real, calls = engine.uclib.uc_emu_start, []\n"
-        "class Library:\n"
-        "    def __getattr__(self, name): return getattr(lib, name)\n"
-        "    def uc_emu_start(self, *arguments):\n"
-        "        calls.append(1)\n"
-        "        return real(*arguments) if len(calls) < 4 else 10\n"
-        "lib, engine.uclib = engine.uclib, Library()",
+        (
+            "from emu.machine import engine\n"
+            "real, calls = engine.uclib.uc_emu_start, []\n"
+            "class Library:\n"
+            "    def __getattr__(self, name): return getattr(lib, name)\n"
+            "    def uc_emu_start(self, *arguments):\n"
+            "        calls.append(1)\n"
+            "        return real(*arguments) if len(calls) < 4 else 10\n"
+            "lib, engine.uclib = engine.uclib, Library()"
+        ),
         "emu: the engine stopped with error 10 at ",
         70,
     ),
     "machine memory": (
-        "from emu.errors import MachineMemoryError\n"
-        "from emu.machine import vmcb\nfrom emu.vm import exits\n"
-        "def fail(context): raise MachineMemoryError('no frame left')\n"
-        "exits.EXITS[vmcb.EXIT_CPUID] = fail",
+        (
+            "from emu.errors import MachineMemoryError\n"
+            "from emu.machine import vmcb\nfrom emu.vm import exits\n"
+            "def fail(context): raise MachineMemoryError('no frame left')\n"
+            "exits.EXITS[vmcb.EXIT_CPUID] = fail"
+        ),
         "emu: no frame left",
         72,
     ),
@@ -95,7 +101,7 @@ def test_an_error_of_emu_loses_nothing(case: str, tmp_path: Path) -> None:
     assert "hidden-fault" in events
 
 
-def test_a_full_disk_under_the_trace_loses_neither_summary_nor_line(tmp_path: Path) -> None:
+def test_a_full_disk_under_the_trace_loses_neither_summary_nor_line() -> None:
     run = emu("boot", "paging", "--trace=/dev/full", "--json")
     lines = run.stderr.splitlines()
     assert lines[-1] == "emu: /dev/full: cannot write the trace (no space left on device)"
@@ -263,3 +269,20 @@ def test_ctrl_c_ends_an_endless_loop_of_faults(tmp_path: Path) -> None:
         _, errors = run.communicate(timeout=LIMIT_S)
     assert run.returncode == 130
     assert errors.startswith(b"emu: interrupted after ")
+
+
+@pytest.mark.parametrize("mmu", ["shadow", "nested"])
+@pytest.mark.parametrize("target", [b"\x00\x00\xff\xff", b"\xf0\xff\x00\xf0"], ids=["FFFF:0", "F000:FFF0"])
+def test_a_jump_to_the_reset_vector_in_real_mode_is_a_reset(target: bytes, mmu: str, tmp_path: Path) -> None:
+    """As on a PC; the boot sector says X at the debug port each time that it comes."""
+    image = tmp_path / "disk.img"
+    sector = b"\xfa\xb0\x58\xba\xe9\x00\xee" + b"\xea" + target  # cli; mov al, 'X'; mov dx, E9; out dx, al; ljmp
+    image.write_bytes(sector.ljust(510, b"\0") + b"\x55\xaa" + bytes(1 << 20))
+    once = emu("boot", "--boot-disk", image, "--no-reboot", "--mmu", mmu)
+    assert (once.returncode, once.stderr[:11]) == (84, "Xemu: reset")
+    again = emu("boot", "--boot-disk", image, "--cpu-limit", "100K", "--json", "--mmu", mmu)
+    assert again.stderr.startswith("XXX")
+    told = json.loads(again.stdout.splitlines()[-1])
+    times = again.stderr.split("emu")[0].count("X")
+    assert again.returncode == 124
+    assert told["counters"]["resets"] in (times, times + 1)  # the limit may come before the sector does

@@ -13,20 +13,24 @@ import re
 import select
 import signal
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 import pyarrow.parquet as pq
 import pytest
 
-from emu.cli.host import Saver
+from emu.cli.host import Saver, run
+from emu.cli.host_options import HostOptions
 from emu.cli.interrupts import Ending, OutputInterruptedError, handled
 from emu.host import scenario, snapshot
 from emu.host.host import Host
 from emu.host.hosted import HostedVm
+from emu.machine import crash
 from tests.cli.test_boot import EMU, ENDLESS, ROOT, emu
 
 LIMIT_S = 120
@@ -104,14 +108,16 @@ def test_a_closed_terminal_loses_nothing(tmp_path: Path, plan: str, options: lis
     master, slave = pty.openpty()
     start = own_terminal if has_signal else os.setsid
     command = ["host", plan, "--save", str(snap), "--log", str(log), *options]
-    with running(*command, stdin=slave, stdout=slave, stderr=slave, preexec_fn=start, env=os.environ | {"TERM": "xterm"}) as run:  # noqa: PLW1509
+    with running(
+        *command, stdin=slave, stdout=slave, stderr=slave, preexec_fn=start, env=os.environ | {"TERM": "xterm"}
+    ) as process:  # noqa: PLW1509
         os.close(slave)
         seen = b""
         while len(re.findall(b"second=|SZTGT|virtual seconds", seen)) < 3:
             assert select.select([master], [], [], LIMIT_S)[0]
             seen += os.read(master, 65536)
         os.close(master)
-        status = run.wait(LIMIT_S)
+        status = process.wait(LIMIT_S)
     assert status == (130 if has_signal else 74)
     assert_log(log, assert_goes_on(snap))
     assert {path.name for path in tmp_path.iterdir()} == {"endless.toml", "a.snap", "a.parquet"}
@@ -129,13 +135,24 @@ def test_a_stream_that_takes_nothing(tmp_path: Path, plan: str, stream: str, sta
     before = (lambda: os.close(number)) if state == "closed" else None
     other = {"stdout": "stderr", "stderr": "stdout"}[stream]
     command = ["host", plan, "--save", str(snap), "--log", str(log), "--seconds", "3s"]
-    with running(*command, **{stream: target, other: subprocess.PIPE}, preexec_fn=before) as run:
-        said = b"".join(part or b"" for part in run.communicate(timeout=LIMIT_S))
+    with running(*command, **{stream: target, other: subprocess.PIPE}, preexec_fn=before) as process:
+        said = b"".join(part or b"" for part in process.communicate(timeout=LIMIT_S))
     assert b"Traceback" not in said
-    assert run.returncode == (0 if state == "closed" else 74)
+    assert process.returncode == (0 if state == "closed" else 74)
     until = assert_goes_on(snap)
     assert until == 3 or stream == "stdout"
     assert_log(log, until)
+
+
+def test_closed_streams_are_not_taken_by_files(tmp_path: Path) -> None:
+    """What C says last goes to descriptor 2, whatever that is."""
+    program = (
+        "import os, sys, pathlib; from emu.cli import hold_standard_descriptors; hold_standard_descriptors();"
+        "out = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT); os.write(2, b'last words'); os.write(out, b'%d' % out)"
+    )
+    path = tmp_path / "a"
+    subprocess.run([sys.executable, "-c", program, str(path)], cwd=ROOT, check=True, preexec_fn=lambda: os.closerange(0, 3))  # noqa: PLW1509
+    assert int(path.read_bytes()) > 2
 
 
 def test_a_reader_that_does_not_read(tmp_path: Path, plan: str) -> None:
@@ -143,7 +160,7 @@ def test_a_reader_that_does_not_read(tmp_path: Path, plan: str) -> None:
     snap = tmp_path / "a.snap"
     read, write = os.pipe()
     fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
-    with running("host", plan, "--save", str(snap), stdout=write) as run:
+    with running("host", plan, "--save", str(snap), stdout=write) as process:
         os.close(write)
 
         def is_full() -> bool:
@@ -153,8 +170,8 @@ def test_a_reader_that_does_not_read(tmp_path: Path, plan: str) -> None:
 
         waits_until(is_full)
         time.sleep(0.5)  # likely in the write by now; if not, the next write is not begun
-        run.send_signal(signal.SIGTERM)
-        assert run.wait(LIMIT_S) == 130
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LIMIT_S) == 130
     assert_goes_on(snap)
     os.close(read)
 
@@ -171,37 +188,37 @@ def ignoring(number: int) -> Callable[[], object]:
 def test_what_was_ignored_stays_ignored(plan: str, command: str, ignored: signal.Signals, heeded: signal.Signals) -> None:
     """As under nohup, and in the background of a script."""
     arguments = ["host", plan] if command == "host" else ENDLESS
-    with running(*arguments, preexec_fn=ignoring(ignored)) as run:
-        read_to(run.stdout, b"second=1" if command == "host" else b"page tables")
-        run.send_signal(ignored)
+    with running(*arguments, preexec_fn=ignoring(ignored)) as process:
+        read_to(process.stdout, b"second=1" if command == "host" else b"page tables")
+        process.send_signal(ignored)
         if command == "host":
-            read_to(run.stdout, b"second=3")
+            read_to(process.stdout, b"second=3")
         else:
             time.sleep(0.5)
-            assert run.poll() is None
-        run.send_signal(heeded)
-        _, errors = run.communicate(timeout=LIMIT_S)
-    assert run.returncode == 130
+            assert process.poll() is None
+        process.send_signal(heeded)
+        _, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 130
     assert b"Traceback" not in errors
 
 
 def test_the_summary_has_the_state_at_the_interrupt(plan: str) -> None:
-    with running("host", plan, "--json") as run:
-        read_to(run.stdout, b"second=2")
-        run.send_signal(signal.SIGINT)
-        output, errors = run.communicate(timeout=LIMIT_S)
+    with running("host", plan, "--json") as process:
+        read_to(process.stdout, b"second=2")
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=LIMIT_S)
     record = json.loads(output.splitlines()[-1])
-    assert (run.returncode, record["machine"]["running"], record["ended"]) == (130, 2, {})
+    assert (process.returncode, record["machine"]["running"], record["ended"]) == (130, 2, {})
     assert [row["phase"] for row in record["vms"]] == ["running"] * 2
     assert b"VMs 2 running, 0 blocked, 0 waiting, 0 ended" in errors
 
 
 def test_a_killed_run_leaves_a_log_that_can_be_read(tmp_path: Path, plan: str) -> None:
     log = tmp_path / "a.parquet"
-    with running("host", plan, "--log", str(log)) as run:
+    with running("host", plan, "--log", str(log)) as process:
         waits_until(lambda: log.exists() and pq.read_metadata(log).num_rows > 0)  # it is read while the run goes on
-        run.kill()
-        run.communicate()
+        process.kill()
+        process.communicate()
     table = pq.read_table(log)
     assert table.column("name").to_pylist() == ["vm-1", "vm-2"] * (table.num_rows // 2)
     assert_log(log, table.column("seconds").to_pylist()[-1])
@@ -353,3 +370,57 @@ def test_two_runs_that_save_to_one_file(tmp_path: Path) -> None:
     assert sorted(found.name for found in tmp_path.iterdir()) == ["a.snap", beside.name]
     for host in hosts:
         host.close()
+
+
+# ---- what is wrong before anything runs, and names ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--save", "a", "--log", "a"], "a: --save and --log are the same file"),
+        (["--save", "endless.toml"], "endless.toml: --save and the scenario are the same file"),
+        (["--log", "./endless.toml"], "endless.toml: --log and the scenario are the same file"),
+        (["--log", "link"], "link: --log and the scenario are the same file"),
+        (["--sharing-pages", "a", "--log", "a"], "a: --log and --sharing-pages are the same file"),
+        (["--save", "kernel"], "kernel: --save and the guest of of-its-own are the same file"),
+        (["--swap", "nowhere"], "nowhere: not a folder"),
+    ],
+)
+def test_files_that_are_one(tmp_path: Path, plan: str, options: list[str], line: str) -> None:
+    text = ENDLESS_HOST + '[[vm]]\nname = "of-its-own"\nguest = "kernel"\nmemory = "8M"\nappend = "x"\n'
+    Path(plan).write_text(text)
+    (tmp_path / "kernel").write_bytes(b"kernel")
+    (tmp_path / "link").symlink_to("endless.toml")
+    done = subprocess.run([*EMU, "host", "endless.toml", *options], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, f"emu: {line}\n")
+    assert Path(plan).read_text() == text
+    assert (tmp_path / "kernel").read_bytes() == b"kernel"
+
+
+def test_swap_areas_that_cannot_be_made_leave_none(tmp_path: Path, plan: str) -> None:
+    """The second VM's file is there already, of somebody else: it stays, and the first one's goes."""
+    (tmp_path / "2-vm-2.swap").write_bytes(b"x")
+    done = emu("host", plan, "--swap", str(tmp_path))
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"emu: {tmp_path}/2-vm-2.swap: is there already, perhaps of a run that was killed: remove it\n",
+    )
+    assert sorted(path.name for path in tmp_path.glob("*.swap")) == ["2-vm-2.swap"]
+
+
+def test_names_drive_no_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """Whatever a scenario calls a VM: all that is printed shows it escaped, and its swap area is in the folder."""
+    plan = scenario.parse('seconds = "1s"\n' + ENDLESS_HOST, "test", "test")
+    names = ["\x1b[2J\n[red]../x", "[/no]\x07"]
+    plan = replace(plan, vms=tuple(replace(vm, name=name) for vm, name in zip(plan.vms, names, strict=True)))
+    monkeypatch.setattr(crash, "install", lambda: None)
+    for top in (False, True):
+        options = HostOptions(
+            scenario=plan, top=top, swap_folder=tmp_path, sharing_report=True, pages=((names[0], 3),), as_json=True
+        )
+        assert run(options) == 0
+        shown = "".join(capfd.readouterr())
+        assert shown.count("\\x1b[2J\\n[red]../x") > 2
+        assert all(part.isprintable() for part in shown.replace("\n", ""))
+    assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import struct
 
@@ -10,7 +11,8 @@ import pytest
 
 from emu.devices.ide import MAX_DRIVES
 from emu.errors import UsageError
-from tests.devices.helpers import Bench, BenchDisk
+from emu.saving import Giver, Taker
+from tests.devices.helpers import DISK_SECTORS, Bench, BenchDisk
 from tests.devices.ide_driver import (
     ABRT,
     ACTIVE,
@@ -200,6 +202,27 @@ def test_an_absent_second_drive_reads_as_nothing() -> None:
     bench.board.check()
 
 
+def test_a_snapshot_has_all_drives_in_the_middle_of_what_they_do(bench: FourDrives) -> None:
+    bench.command(1, SET_MULTIPLE, count=4)
+    bench.command(0, READ, lba=1)
+    bench.command(3, READ, lba=2)
+    bench.run_for(LONG)
+    half = bench.take(3)[:100]
+    bench.command(2, IDENTIFY)
+    taker = Taker()
+    saved = json.loads(json.dumps(taker.take(bench.board.ide)))
+    other = FourDrives()
+    other.clock.time = bench.clock.time
+    Giver(taker.arrays).give(other.board.ide, saved)
+    other.board.check()
+    assert half == b"\x32" * 100
+    assert other.take(0) == bench.take(0) == b"\x01" * 512
+    assert other.take(2) == bench.take(2)
+    for one in (bench, other):
+        one.command(1, IDENTIFY)
+        assert struct.unpack("<256H", one.take(1))[59] == 0x104
+
+
 def test_five_disks_are_too_many() -> None:
     with pytest.raises(UsageError, match="5 disks: at most 4"):
         Bench(disks=[BenchDisk() for _ in range(MAX_DRIVES + 1)])
@@ -249,3 +272,19 @@ def _contents(disk: BenchDisk) -> bytes:
     data = bytearray(disk.sectors * 512)
     disk.read(0, [memoryview(data)])
     return bytes(data)
+
+
+@pytest.mark.parametrize(("count", "types"), [(0, 0x00), (1, 0xF0), (2, 0xFF), (4, 0xFF)])
+def test_cmos_tells_of_the_first_channel_s_drives(count: int, types: int) -> None:
+    bench = FourDrives(count)
+
+    def cmos(register: int) -> int:
+        bench.write(0x70, register)
+        return bench.read(0x71)
+
+    assert (cmos(0x12), cmos(0x14)) == (types, 0x02)
+    for drive, (kind, geometry) in enumerate(((0x19, 0x1B), (0x1A, 0x24))):
+        cylinders = DISK_SECTORS // (16 * 63)
+        expected = [cylinders, 0, 16, 0xFF, 0xFF, 0xC8, cylinders, 0, 63] if drive < count else [0] * 9
+        assert cmos(kind) == (47 if drive < count else 0)
+        assert [cmos(geometry + n) for n in range(9)] == expected

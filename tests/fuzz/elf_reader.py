@@ -110,4 +110,4 @@ def try_one(data: bytes, folder: Path) -> None:
     in_order = sorted((address, address + size) for address, size in spans if size)
     assert all(end <= first for (_, end), (first, _) in zip(in_order, in_order[1:], strict=False))
     assert all(loader.LOW_START <= first and end <= loader.LOW_END or MIB <= first and end <= MEMORY for first, end in in_order)
-    assert sum(size for _, size in spans[:-2]) == len(files["opt/emu/image"]) <= len(data)
+    assert sum(size for _, size in spans[:-2]) == len(files["opt/emu/image"]) <= MEMORY

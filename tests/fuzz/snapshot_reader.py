@@ -8,6 +8,7 @@ arrays in which numbers are. Most are of a machine whose VM has ended, which is 
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import json
 import random
@@ -37,7 +38,9 @@ memory = "8M"
 append = 'run="toucher schedule=1m@0,3m@1 seconds=30 seed=1"'
 """
 SLICES = {ENDED: 3, RUNNING: 12}
-RARE = 8  # one of so many inputs is of the machine that runs, which takes fifty times as long
+RESERVED = 16 << 30  # a gigabyte by each engine, for code; Arrow's memory pool
+ENGINE_BYTES = 100_000  # of a file with a VM that runs
+RARE = 64  # one of so many inputs is of the machine that runs, which takes fifty times as long
 WORDS = (0, 1, -1, 2, 7, 255, 4095, 4096, 65535, 1 << 20, (1 << 31) - 1, -(1 << 31), (1 << 62), -(1 << 63), (1 << 63) - 1)
 STRANGE: tuple[Any, ...] = (
     None,
@@ -100,7 +103,11 @@ def try_one(data: bytes, folder: Path) -> None:
     """Read it, as `--resume` does, and let it go again."""
     path = folder / "a.snap"
     path.write_bytes(data)
-    snapshot.load(path, snapshot.Options(threads=1)).close()
+    try:
+        snapshot.load(path, snapshot.Options(threads=1)).close()
+    finally:
+        if len(data) > ENGINE_BYTES:
+            gc.collect()  # what was half made goes with its engine
 
 
 def make(rng: random.Random) -> bytes:
@@ -113,7 +120,7 @@ def make(rng: random.Random) -> bytes:
 
 def _packed(rng: random.Random, members: dict[str, bytes]) -> bytes:
     whole = io.BytesIO()
-    kind = rng.choice((*[zipfile.ZIP_STORED] * 30, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
+    kind = rng.choice((*[zipfile.ZIP_STORED] * 60, zipfile.ZIP_DEFLATED))
     with zipfile.ZipFile(whole, "w", kind) as archive:
         for name, contents in members.items():
             archive.writestr(zipfile.ZipInfo(name) if kind == zipfile.ZIP_STORED else name, contents)
@@ -210,7 +217,7 @@ def _change_array(rng: random.Random, members: dict[str, bytes]) -> None:
     try:
         contents = _contents(members[name])
         array = np.lib.format.read_array(io.BytesIO(contents), allow_pickle=False).copy()
-    except (KeyError, ValueError, OSError):
+    except Exception:  # noqa: BLE001  (changed before, so that it is no array, or one larger than the world)
         return
     if rng.randrange(6) == 0:
         header = contents[: contents.index(b"\n") + 1]
@@ -228,6 +235,8 @@ def _change_numbers(rng: random.Random, array: np.ndarray) -> None:
         return
     field = rng.choice(list(flat.dtype.names)) if flat.dtype.names else None
     numbers = flat[field] if field else flat
+    if numbers.dtype.kind not in "iu":
+        return
     info = np.iinfo(numbers.dtype)
     for _ in range(rng.choice((1, 3, 30))):
         at = rng.randrange(min(flat.size, 64)) if rng.randrange(2) else rng.randrange(flat.size)

@@ -4,18 +4,24 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import resource
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from emu.errors import OutputError, SnapshotError
 from emu.host import scenario, snapshot
 from emu.host.host import Host
 from emu.host.snapshot import Options
+from emu.machine import control as cbw
+from emu.vm.state import MADE_WITH
 from tests.host.test_host import PRESSURE, Watcher
 
 MIXED = """
@@ -154,6 +160,152 @@ def rewrite(source: Path, target: Path, change: object) -> None:
                 change(document)  # type: ignore[operator]
                 data = json.dumps(document).encode()
             new.writestr(name, data)
+
+
+def test_what_would_never_end(tmp_path: Path) -> None:
+    """A pipe that nobody writes to, a device without an end."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), Path("/dev/full")):
+        assert refused(path) == "no snapshot, but a pipe or a device"
+
+
+def packed(array: np.ndarray | bytes) -> bytes:
+    """A member as snapshots have them."""
+    out = io.BytesIO()
+    if isinstance(array, np.ndarray):
+        np.lib.format.write_array(out, array, allow_pickle=True)
+    contents: bytes = pa.compress(out.getvalue() if isinstance(array, np.ndarray) else array, codec="zstd", asbytes=True)
+    return contents
+
+
+def with_member(source: Path, target: Path, name: str, data: bytes) -> Path:
+    """A copy in which one member is another, with the right checksum."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for each in old.namelist():
+            new.writestr(each, data if each == name else old.read(each))
+    return target
+
+
+class Explosive:
+    """What runs code when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("exploded",)
+
+
+HUGE = b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '<i8', 'fortran_order': False, 'shape': (99999999999,), }".ljust(117) + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "line"),
+    [
+        ("arrays/3.npy.zst", packed(np.array([Explosive()], object)), "is no array of a machine"),
+        ("arrays/3.npy.zst", packed(HUGE), "is no array of a machine"),
+        ("arrays/3.npy.zst", packed(np.zeros(1 << 24, np.int64)), "is no array of a machine"),  # 128 MB in 4 KB
+        ("arrays/3.npy.zst", packed(np.zeros(3)), "is no array of a machine"),
+        ("arrays/3.npy.zst", packed(np.zeros(3, np.uint8)) + packed(bytes(1 << 20)), "has more than an array"),
+        ("arrays/3.npy.zst", packed(b"nothing"), "is no array"),
+        ("arrays/3.npy.zst", b"nothing", "cannot read the snapshot"),
+        ("snapshot.json", b"[" * 100_000, "no snapshot, or a damaged one"),
+        ("snapshot.json", b"{}", "written by something else"),
+        ("snapshot.json", b'{"form": "\\u001b[2J"}', "written by \\x1b[2J; this is emu"),
+    ],
+)
+def test_members_that_are_made_up(tmp_path: Path, saved: Path, name: str, data: bytes, line: str) -> None:
+    """Each in bounded memory, and nothing runs what is in it."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert line in refused(with_member(saved, tmp_path / "made", name, data))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+    assert not Path("exploded").exists()
+
+
+def test_a_deflated_bomb(tmp_path: Path, saved: Path) -> None:
+    with zipfile.ZipFile(saved) as old, zipfile.ZipFile(tmp_path / "bomb", "w", zipfile.ZIP_DEFLATED) as new:
+        new.writestr("snapshot.json", old.read("snapshot.json") + b" " * (1 << 28))
+    assert "its members are compressed in another way" in refused(tmp_path / "bomb")
+
+
+def changed_array(source: Path, target: Path, place: tuple[object, ...], change: Callable[[np.ndarray], None]) -> Path:
+    """A copy in which an array is changed; `place` leads to its number in the index."""
+    with zipfile.ZipFile(source) as archive:
+        at = json.loads(archive.read(snapshot.INDEX))
+        for key in place:
+            at = at[key]  # type: ignore[index]
+        name = f"arrays/{at if isinstance(at, int) else at['number']}.npy.zst"
+        with archive.open(name) as member, pa.CompressedInputStream(member, "zstd") as stream:
+            array = np.lib.format.read_array(stream).copy()
+    change(array)
+    return with_member(source, target, name, packed(array))
+
+
+STATE = ("machines", "1", "vm", "state", "state")
+FRAMES = ("host", "state", "memory", "state", "frames", "state")
+
+
+def put(at: object, value: int) -> Callable[[np.ndarray], None]:
+    def change(array: np.ndarray) -> None:
+        array[at] = value  # type: ignore[index]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "line"),
+    [
+        ((*STATE, "state", "pmap"), put(100, 1 << 32 | 0x7FFF_FFFF), "the pmap's frames"),
+        ((*STATE, "state", "rmap"), put(3, 1 << 30), "the reverse map"),
+        ((*STATE, "state", "tables"), put(3, -5), "the pages that are tables"),
+        ((*STATE, "state", "reserve"), put(0, -1), "the reserve"),
+        ((*STATE, "state", "rows"), put((slice(None), 9), 1), "the shadow pages' frames"),
+        ((*STATE, "state", "links"), put(slice(None), 1 << 30), "the shadow entries' lists"),
+        ((*STATE, "state", "sinks"), put(0, 1 << 40), "the sinks' frames"),
+        ((*STATE, "extra", "words"), put(cbw.RESERVE_COUNT, 1 << 40), f"word {cbw.RESERVE_COUNT} of the control block"),
+        ((*STATE, "extra", "words"), put(cbw.ROOT, -7), f"word {cbw.ROOT} of the control block"),
+        ((*STATE, "extra", "words"), put(cbw.BLOCK, 1 << 40), "an address outside of the machine"),
+        ((*STATE, "extra", "words"), put(cbw.STEPPING, 5), "an address outside of the machine"),
+        ((*STATE, "extra", "words"), put(cbw.NESTED_ROOT, 0), "the roots of the tables are elsewhere"),
+        ((*STATE, "extra", "code_pages"), put((0, slice(None)), 1 << 40), "an address outside of the machine"),
+        ((*FRAMES, "_free"), put(0, -1), "the free list"),
+        ((*FRAMES, "records"), lambda a: a["ppn"].fill(1 << 31), "the frame table's pages"),
+        (("host", "state", "sharing", "state", "table", "state", "_next"), put(5, 1 << 30), "the content table's links"),
+    ],
+)
+def test_numbers_that_lead_nowhere(
+    tmp_path: Path, saved: Path, place: tuple[object, ...], change: Callable[[np.ndarray], None], line: str
+) -> None:
+    assert line in refused(changed_array(saved, tmp_path / "made", place, change))
+
+
+def test_what_a_vm_is_made_with_is_not_the_file_s(tmp_path: Path, saved: Path) -> None:
+    """Sizes of copies, numbers of slots and rows: whatever the file says, the run goes on as if it said nothing."""
+
+    def spoil(words: np.ndarray) -> None:
+        words[list(MADE_WITH)] = 1 << 40
+        words[list(cbw.HOST_ADDRESSES)] = 0x1234
+
+    def spoil_all(words: np.ndarray) -> None:
+        block = words[cbw.BLOCK]
+        spoil(words)
+        words[cbw.BLOCK] = block
+
+    made = changed_array(saved, tmp_path / "made", (*STATE, "extra", "words"), spoil_all)
+    hosts = [snapshot.load(path, Options(checks=True)) for path in (saved, made)]
+    for host in hosts:
+        run_to(host, Watcher(), 8)
+        snapshot.save(host, tmp_path / "after")
+        host.close()
+    first, second = (host.vms[0].times for host in hosts)
+    assert first == second
+
+
+def test_others_cannot_read_a_snapshot(tmp_path: Path, saved: Path) -> None:
+    """Guests' memory is nobody else's business, whoever could read what was there before."""
+    assert saved.stat().st_mode & 0o777 == 0o600
+    host = snapshot.load(saved, Options())
+    (tmp_path / "open").touch(0o666)
+    snapshot.save(host, tmp_path / "open")
+    assert (tmp_path / "open").stat().st_mode & 0o777 == 0o600
+    host.close()
 
 
 def test_an_index_that_does_not_fit(tmp_path: Path, saved: Path) -> None:

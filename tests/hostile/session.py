@@ -19,6 +19,7 @@ from emu.suite.pool import Lost, Pool
 from tests.hostile import images
 from tests.hostile.run import MEMORY_BYTES, Guest, Ran, run
 
+ENGINE_ABORTS = "the engine aborts"
 ABORT_STATUS = "status 70"  # of a worker, by `emu.machine.crash`
 SHOWN = 3  # guests of a kind
 SLOWEST = 5
@@ -60,7 +61,7 @@ def outcome(guest: Guest, result: object) -> Ran:
         return result
     words = str(result)
     if isinstance(result, Lost) and ABORT_STATUS in words:
-        return Ran(guest, "the engine aborts", words)
+        return Ran(guest, ENGINE_ABORTS, words)
     return Ran(guest, f"lost: {words[:80]}", words)
 
 
@@ -78,7 +79,7 @@ class Report:
         """One more."""
         self.kinds[ran.guest.mode, ran.kind] += 1
         self.ran.append(ran)
-        if ran.kind == "the engine aborts":
+        if ran.kind == ENGINE_ABORTS:
             self.aborts.append(ran)
         elif ran.failure:
             known = self.failures.setdefault(ran.kind, [])

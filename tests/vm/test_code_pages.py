@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from emu.config import Mmu
 from emu.events import Outcome
+from emu.units import MIB
 from emu.vm import pmap
 from emu.vm.vm import SETTLE_INSNS
 from tests.vm.harness import Run, exits_with, run, run_apart, run_both
@@ -327,3 +329,60 @@ def test_code_in_a_page_table_that_stores_to_its_own_page() -> None:
     """)
     assert run.stop == exits_with(1)
     assert run.word(0x6000) == 0x77
+
+
+REWRITTEN = """
+        movl $code, %esi
+        movl $0x20000, %edi
+        movl $(code_end - code), %ecx
+        rep movsb
+        movl $300, %ecx
+    1:  movl %ecx, 0x20001
+        movl $0x20000, %edx
+        call *%edx
+        loop 1b
+"""
+REWRITTEN_CODE = """
+    code:
+        movl $0, %eax
+        .rept 400
+        addl %eax, 0x6000
+        .endr
+        ret
+    code_end:
+"""
+
+
+@mmus
+def test_a_small_buffer_of_translated_code_changes_nothing(mmu: Mmu) -> None:
+    """Code that is changed and run again, until the engine has emptied its buffer several times."""
+    source = f"test:\n PAGING\n {REWRITTEN} EXIT 1\n {REWRITTEN_CODE}"
+    small, large = (run(source, mmu, code_buffer_bytes=size) for size in (2 * MIB, 64 * MIB))
+    assert small.word(0x6000) == 400 * 300 * 301 // 2
+    assert small.vm.cpu.engine.code_buffer.used_bytes() <= 2 * MIB < large.vm.cpu.engine.code_buffer.used_bytes()
+    assert small.stop == large.stop == exits_with(1)
+    assert small.vm.retired_insns == large.vm.retired_insns
+    assert np.array_equal(small.records, large.records)
+
+
+def test_a_reset_gives_the_memory_of_translated_code_back() -> None:
+    """The guest resets itself when it has had some megabytes translated; the second time it exits."""
+    ended = run(f"""
+    test:
+        movb $0x40, %al
+        outb %al, $0x70
+        inb $0x71, %al
+        cmpb $7, %al
+        je 2f
+        movb $7, %al
+        outb %al, $0x71
+        {REWRITTEN}
+        movl $0xCF9, %edx
+        movb $6, %al
+        outb %al, %dx
+        jmp .
+    2:  EXIT 1
+        {REWRITTEN_CODE}
+    """)
+    assert ended.stop == exits_with(1)
+    assert ended.vm.cpu.engine.code_buffer.used_bytes() <= 3 * MIB  # of some seven

@@ -386,3 +386,152 @@ def test_large_pages() -> None:
     assert run.word(0x6008) == 0xE7
     assert run.word(0x305004) == 0xC0DF
     assert (run.notes[0].vector, run.notes[0].error, run.notes[0].cr2) == (PF, 9, 0x805000)
+
+
+# ---- directories that are written while they are in use ---------------------------------------------------------------
+
+FORMS = {
+    "32-bit": ("PAGING", "DIRECTORY + 0x100"),
+    "pae": ("PAE_PAGING", "WIDE_DIRECTORY + 0x400"),
+    "long, level 2": ("LONG_MODE", "WIDE_DIRECTORY + 0x400"),
+    "long, level 3": ("LONG_MODE", "POINTERS + 0x400"),
+    "long, level 4": ("LONG_MODE", "PML4 + 0x400"),
+}
+
+
+@pytest.mark.parametrize("misaligned", [0, 2])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_string_stored_to_the_directory_that_leads_to_it(form: str, misaligned: int) -> None:
+    """It cannot be forgotten: it is needed again for the very store."""
+    enter, place = FORMS[form]
+    run = run_both(f"""
+    test:
+        {enter}
+        movl ${place} + {misaligned}, %edi
+        movl $0x07060504, %eax
+        movl $20, %ecx
+        rep stosl
+        movl {place} + 8, %eax
+        movl %eax, 0x6000
+        EXIT 1
+    """)
+    assert run.stop == exits_with(1)
+    assert run.word(0x6000) == (0x05040706 if misaligned else 0x07060504)
+
+
+@pytest.mark.parametrize("form", ["pae", "long, level 2"])
+@pytest.mark.parametrize("code", [False, True], ids=["source", "code"])
+def test_a_string_stored_to_the_directory_that_its_source_or_its_code_needs(form: str, code: bool) -> None:
+    """The directory of the second gigabyte, which is not on the way to where it is stored itself."""
+    enter, _ = FORMS[form]
+    pointer = 1 if form == "pae" else 7
+    run = run_both(f"""
+    test:
+        movl $0x25000 | {pointer}, POINTERS + 8
+        movl $WIDE_TABLE | 7, 0x25000
+        movl $0x{"23000" if form == "pae" else "24000"} | 7, 0x25008
+        {enter}
+        movl $0x07060500, 0x300000
+        movl $0x07060500, 0x300004
+        movl $0x07060500, 0x300008
+        {"movl $(copy + 0x40000000), %eax" if code else "movl $copy, %eax"}
+        movl ${"0x300000" if code else "0x40100000"}, %esi
+        movl $0x25100, %edi
+        movl $3, %ecx
+        call *%{"r" if "long" in form else "e"}ax
+        movl 0x25104, %eax
+        movl %eax, 0x6000
+        EXIT 1
+    copy:
+        rep movsl
+        ret
+    """)
+    assert run.stop == exits_with(1)
+    assert run.word(0x6000) == (0x07060500 if code else 0)
+
+
+def test_a_device_s_register_where_the_shadow_still_has_a_page() -> None:
+    """The table is out of sync, so the entry changes unseen; the store faults because the old page is clean."""
+    run = run_both("""
+    test:
+        PAGING
+        movl $0x12027, DIRECTORY + 4
+        movl $0x300027, 0x12000
+        movl $0x302067, 0x12008
+        movl 0x400000, %eax
+        movl 0x402000, %eax
+        movl $8, %ecx
+    1:  movl $0x302067, 0x12010
+        movl $0x302065, 0x12010
+        loop 1b
+        movl $0xFEE0007B, 0x12000
+        movl $0x50, 0x400080
+        movl 0x400080, %eax
+        movl %eax, 0x6000
+        movl $0x300027, 0x12000
+        invlpg 0x400000
+        movl $0x77, 0x400000
+        movl 0x300000, %eax
+        movl %eax, 0x6004
+        EXIT 1
+    """)
+    assert run.stop == exits_with(1)
+    assert (run.word(0x6000), run.word(0x6004)) == (0x50, 0x77)
+
+
+def test_two_pae_address_spaces_whose_pointers_share_a_page() -> None:
+    """Each has other code at one address, as long and with as many bytes an instruction; its stores go to a page table, which the VMM decodes."""
+    run = run_both("""
+    test:
+        movl $0x25001, POINTERS + 8
+        movl $WIDE_DIRECTORY | 1, POINTERS + 0x20
+        movl $0x26001, POINTERS + 0x28
+        movl $0x27007, 0x25000
+        movl $0x28007, 0x26000
+        movl $0x301007, 0x27000
+        movl $0x302007, 0x28000
+        PAE_PAGING
+        movl $0x305000, 0x305000
+        movl $0x306000, 0x306000
+        movl $1, %eax
+        movl $store_one, %esi
+        movl $0x301000, %edi
+        movl $(store_two - store_one), %ecx
+        rep movsb
+        movl $store_two, %esi
+        movl $0x302000, %edi
+        movl $(stores_end - store_two), %ecx
+        rep movsb
+        movl $0x40000000, %ebx
+        movl 0x300000, %eax
+        movl $3, %ebp
+    1:  call *%ebx
+        movl 0x300000, %eax
+        movl %eax, 0x6000
+        movl $POINTERS + 0x20, %eax
+        movl %eax, %cr3
+        call *%ebx
+        movl 0x300000, %eax
+        movl %eax, 0x6004
+        movl $POINTERS, %eax
+        movl %eax, %cr3
+        decl %ebp
+        jnz 1b
+        EXIT 1
+    store_one:
+        movl $0x305007, WIDE_TABLE + 0x1000 + 8 * 0x100
+        invlpg 0x300000
+        nop
+        nop
+        nop
+        ret
+    store_two:
+        movl $0x306007, WIDE_TABLE + 0x1000 + 8 * 0x100
+        invlpg 0x300000
+        leal (%eax), %eax
+        nop
+        ret
+    stores_end:
+    """)
+    assert run.stop == exits_with(1)
+    assert (run.word(0x6000), run.word(0x6004)) == (0x305000, 0x306000)

@@ -37,6 +37,7 @@
 #define SYS_SLEEP 162   /* ticks */
 #define SYS_MEMINFO 200 /* struct memory_info * */
 #define SYS_POWEROFF 201 /* status, for the debug-exit port */
+#define SYS_FOREGROUND 202 /* pid that control C ends, 0: none */
 
 #define TICKS_PER_SECOND 100
 

@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The console: kprintf, and a line of input at a time with echo, backspace, control C to give the line up and control D to end it. */
+/*
+ * The console: kprintf, and a line of input at a time.
+ *
+ * What arrives is kept until somebody reads, and shown then: so a script that sends commands gives the text that one would see who waits for each
+ * prompt. Control C ends the program in the foreground at once, and what was typed ahead goes with it; without one it gives up the line that is being
+ * typed. One that stands right behind a command is for what the command starts.
+ */
 #include "console.h"
 
 #include <stdarg.h>
@@ -8,14 +14,18 @@
 #include "../../lib/serial.h"
 #include "inode.h"
 #include "kernel.h"
+#include "line.h"
 #include "process.h"
 #include "schedule.h"
 
-enum { LINE_BYTES = 256, CONTROL_C = 3, CONTROL_D = 4, BACKSPACE = 8, DELETE = 127 };
+enum { CONTROL_C = 3, AHEAD_BYTES = 256 };
 
-static char line[LINE_BYTES]; /* being typed, or being read once it is complete */
-static unsigned typed, taken;
+static unsigned taken;   /* of the complete line, by its reader */
 static bool is_complete;
+static bool is_awaited;  /* somebody sleeps for a line */
+static int foreground;   /* pid, 0: none */
+static char ahead[AHEAD_BYTES]; /* what nobody has read yet: a ring */
+static unsigned ahead_first, ahead_count;
 
 static void put(char c)
 {
@@ -30,41 +40,56 @@ void console_write(const char *text, size_t bytes)
         put(*text++);
 }
 
-static void end_line(char c)
+/* Whether there was a program to end. */
+static bool end_foreground(void)
 {
+    struct process *process = foreground ? process_with_pid(foreground) : NULL;
+
+    if (!process)
+        return false;
+    process_kill_family(process);
     put('\n');
-    if (c)
-        line[typed++] = c;
-    is_complete = true;
-    wake_all(line);
+    return true;
 }
 
-static void on_character(char c)
+static char next_ahead(void)
 {
-    if (is_complete) /* typed ahead of a program that does not read: lost */
-        return;
-    if (c == '\r' || c == '\n') {
-        end_line('\n');
-    } else if (c == CONTROL_D) {
-        end_line(0);
-    } else if (c == CONTROL_C) {
-        typed = 0;
-        end_line('\n');
-    } else if (c == BACKSPACE || c == DELETE) {
-        if (typed) {
-            typed--;
-            console_write("\b \b", 3);
-        }
-    } else if (c >= ' ' && typed < LINE_BYTES - 1) {
-        line[typed++] = c;
-        put(c);
-    }
+    char c = ahead[ahead_first];
+
+    ahead_first = (ahead_first + 1) % AHEAD_BYTES;
+    ahead_count--;
+    return c;
 }
 
+/* Makes a line of what arrived, as far as it goes. */
+static void take_ahead(void)
+{
+    while (!is_complete && ahead_count) {
+        char c = next_ahead();
+
+        if (c == CONTROL_C) {
+            line_clear();
+            c = '\n';
+        }
+        is_complete = line_take(c);
+    }
+    if (is_complete)
+        wake_all(line_text);
+}
+
+/* Takes from the UART what there is room for; the rest waits there. */
 static void on_interrupt(void)
 {
-    while (!is_complete && serial_has_input())
-        on_character(serial_get());
+    while (ahead_count < AHEAD_BYTES && serial_has_input()) {
+        char c = serial_get();
+
+        if (c == CONTROL_C && end_foreground())
+            ahead_count = 0;
+        else
+            ahead[(ahead_first + ahead_count++) % AHEAD_BYTES] = c;
+    }
+    if (is_awaited)
+        take_ahead();
 }
 
 void console_init(void)
@@ -73,25 +98,37 @@ void console_init(void)
     serial_enable_receive_interrupt();
 }
 
+void console_set_foreground(int pid)
+{
+    foreground = pid;
+    if (pid && ahead_count && ahead[ahead_first] == CONTROL_C) {
+        next_ahead();
+        end_foreground();
+    }
+}
+
 static void begin_line(void)
 {
-    typed = taken = 0;
+    line_clear();
+    taken = 0;
     is_complete = false;
-    on_interrupt(); /* what waited in the UART */
 }
 
 intptr_t console_read(char *text, size_t bytes)
 {
     size_t done = 0;
 
-    while (!is_complete) {
+    for (take_ahead(); !is_complete; is_awaited = false) {
         if (current->is_killed)
             return -EAGAIN;
-        sleep_on(line);
+        is_awaited = true;
+        on_interrupt(); /* what waited in the UART for room */
+        if (!is_complete)
+            sleep_on(line_text);
     }
-    while (done < bytes && taken < typed)
-        text[done++] = line[taken++];
-    if (taken == typed)
+    while (done < bytes && taken < line_length)
+        text[done++] = line_text[taken++];
+    if (taken == line_length)
         begin_line();
     return done;
 }

@@ -6,6 +6,7 @@
 #include "cache.h"
 #include "console.h"
 #include "kernel.h"
+#include "line.h"
 #include "process.h"
 #include "schedule.h"
 
@@ -222,7 +223,7 @@ void files_close_all(struct file *files[])
 
 static intptr_t read_console(word buffer, word bytes)
 {
-    char line[BOUNCE_BYTES];
+    char line[LINE_BYTES]; /* whole: a part would be taken for one */
     intptr_t got = console_read(line, bytes < sizeof line ? bytes : sizeof line);
 
     return got <= 0 || user_copy((void *)buffer, line, got) ? got : -EFAULT;

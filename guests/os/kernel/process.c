@@ -143,3 +143,13 @@ void process_kill(struct process *process)
     process->is_killed = true;
     process_wake(process);
 }
+
+void process_kill_family(struct process *process)
+{
+    for (struct process *member = processes; member < processes + PROCESSES; member++)
+        for (struct process *at = member; at && member->state != PROCESS_FREE; at = at->parent)
+            if (at == process) {
+                process_kill(member);
+                break;
+            }
+}

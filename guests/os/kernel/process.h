@@ -41,6 +41,8 @@ int process_wait(int pid, int *status);
 
 /* Ends it at its next return to user code, and wakes it. */
 void process_kill(struct process *process);
+/* The same for a process and all that descend from it. */
+void process_kill_family(struct process *process);
 struct process *process_with_pid(int pid);
 
 /* Replaces the program: 0, or an error that leaves it as it was. The registers return to the new one. */

@@ -5,6 +5,7 @@
 #include "../include/errors.h"
 #include "../../lib/string.h"
 #include "cache.h"
+#include "console.h"
 #include "files.h"
 #include "kernel.h"
 #include "process.h"
@@ -347,6 +348,7 @@ static intptr_t call(struct registers *registers)
     case SYS_SLEEP: sleep_ticks(a); return 0;
     case SYS_MEMINFO: return call_meminfo(a);
     case SYS_POWEROFF: return call_poweroff(a);
+    case SYS_FOREGROUND: console_set_foreground(a); return 0;
     default: return -ENOSYS;
     }
 }

@@ -36,6 +36,7 @@ int main(int argc, char **argv)
     if (argc > 1) {
         int pid = start(argv + 1);
 
+        foreground(pid > 0 ? pid : 0);
         poweroff(pid < 0 ? 1 : await(pid));
     }
     for (;;) {

@@ -225,7 +225,9 @@ static void run_program(char **argv, bool in_background)
     } else {
         int status = 0;
 
+        foreground(pid);
         wait(pid, &status);
+        foreground(0);
         if (status)
             print("%s: status %d\n", argv[0], status);
     }

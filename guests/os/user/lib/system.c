@@ -96,6 +96,11 @@ int kill(int pid)
     return call(SYS_KILL, pid, 0, 0);
 }
 
+void foreground(int pid)
+{
+    call(SYS_FOREGROUND, pid, 0, 0);
+}
+
 int rename(const char *from, const char *to)
 {
     return call(SYS_RENAME, (intptr_t)from, (intptr_t)to, 0);

@@ -31,6 +31,7 @@ int getpid(void);
 int sync(void);
 int fsync(int fd);
 int kill(int pid);
+void foreground(int pid); /* the process that control C ends; 0: none */
 int rename(const char *from, const char *to);
 int mkdir(const char *path);
 void *sbrk(intptr_t change); /* null: no memory */
