@@ -8,6 +8,7 @@ import importlib.util
 import json
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 IMAGES = "emu/images"
+MADE = "made.txt"  # in it: the names of all that was built
 
 
 def load_script(path: Path) -> ModuleType:
@@ -37,10 +39,17 @@ def load_package_module(root: Path, name: str) -> ModuleType:
 
 
 def build_images(root: Path) -> None:
-    """Make every guest, the ROM and their index in emu/images/ of a checkout, replacing what is there."""
+    """Make every guest, the ROM and their index in emu/images/ of a checkout, in place of those made before."""
     target = root / IMAGES
-    scratch = target.with_name("images.new")
-    shutil.rmtree(scratch, ignore_errors=True)
+    scratch = Path(tempfile.mkdtemp(prefix="images.new-", dir=target.parent))
+    try:
+        _build_into(scratch, root)
+        replace_made(target, scratch)
+    finally:
+        shutil.rmtree(scratch)  # made here, a moment ago
+
+
+def _build_into(scratch: Path, root: Path) -> None:
     guests = load_script(root / "guests" / "build.py")
     guests.build(scratch)
     guests.build_systems(scratch)
@@ -54,8 +63,21 @@ def build_images(root: Path) -> None:
     index += [{"name": system.name, "description": system.description, "file": f"{system.name}.bin"} for system in guests.SYSTEMS]
     index += [{"name": disk.name, "description": disk.description, "is_disk": True} for disk in guests.disks()]
     (scratch / "guests.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    scratch.rename(target)
+
+
+def replace_made(target: Path, scratch: Path) -> None:
+    """Move all files of `scratch` to `target` and remove those that were made before and are no more; others there stay."""
+    new = sorted(path.relative_to(scratch).as_posix() for path in scratch.rglob("*") if path.is_file())
+    made = target / MADE
+    before = made.read_text(encoding="utf-8").splitlines() if made.exists() else []
+    for name in [*before, *new]:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+    made.write_text("".join(f"{name}\n" for name in sorted({*before, *new})), encoding="utf-8")  # of a build that ends here, too
+    for name in new:
+        (scratch / name).replace(target / name)
+    for name in set(before) - set(new):
+        (target / name).unlink(missing_ok=True)
+    made.write_text("".join(f"{name}\n" for name in new), encoding="utf-8")
 
 
 class ImagesBuildHook(BuildHookInterface[Any]):

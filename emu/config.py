@@ -9,6 +9,7 @@ from typing import Any
 
 from emu.errors import UsageError
 from emu.units import GIB, KIB, MIB, PAGE_BYTES
+from emu.wording import unknown
 
 MIN_MEMORY_BYTES = 4 * MIB  # the firmware, a kernel at 1 MiB and room to work in
 MAX_MEMORY_BYTES = 3 * GIB  # above lie the addresses that PC chipsets keep for devices
@@ -16,13 +17,14 @@ MAX_DIGITS = 18  # more than any size has
 DURATIONS = {"us": 1, "ms": 1_000, "s": 1_000_000}  # in microseconds; the longer suffixes first
 MAX_LATENCY_US = 3_600_000_000
 SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+THOUSANDS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}  # of what is counted, not of bytes
 MICROSECONDS = 1_000_000  # in a second
 
 
 # Optimizations of the shadow MMU, each of which a name switches off (`emu.vm.shadow` says what they do).
 SHADOW_SWITCHES = ("no-cache", "no-unsync", "no-prefetch", "no-update", "no-flood", "no-emulate")
 MAX_SHADOW_PAGES = 1 << 20
-MIN_SHADOW_PAGES = 16  # the paths to the pages of one instruction must fit
+MIN_SHADOW_PAGES = 20  # the paths to the pages of one instruction must fit: a root, and 3 tables for code and two operands, each across two pages
 
 
 class Mmu(StrEnum):
@@ -42,6 +44,16 @@ def parse_size(text: str, *, what: str = "memory size") -> int:
     return int(number) * SUFFIXES[suffix]
 
 
+def parse_count(text: str, *, what: str) -> int:
+    """A number of guest instructions such as `5M`, five million; raises UsageError for anything else, and for none."""
+    cleaned = text.strip().upper()
+    suffix = cleaned[-1:] if cleaned[-1:] in ("K", "M", "G") else ""
+    number = cleaned.removesuffix(suffix)
+    if not number.isascii() or not number.isdigit() or len(number) > MAX_DIGITS or not int(number):
+        raise UsageError(f"{what} '{text[:40]}': expected a whole number above 0, with K, M or G for thousands, such as 5M")
+    return int(number) * THOUSANDS[suffix]
+
+
 def parse_duration(text: str, *, what: str) -> int:
     """Microseconds of a duration such as `500us`, `8ms` or `1s`; raises UsageError for anything else."""
     cleaned = text.strip().lower()
@@ -52,6 +64,33 @@ def parse_duration(text: str, *, what: str) -> int:
             return 0
         raise UsageError(f"{what} '{text[:40]}': expected a whole number with us, ms or s, such as 500us")
     return int(number) * DURATIONS[suffix]
+
+
+def parse_moment(text: str, insns_per_second: int, *, what: str) -> int:
+    """A virtual time in instructions, of `5M` (instructions) or `2s`; raises UsageError for anything else."""
+    cleaned = text.strip().lower()
+    try:
+        if cleaned.endswith(tuple(DURATIONS)):
+            return parse_duration(cleaned, what=what) * insns_per_second // MICROSECONDS
+        return 0 if cleaned == "0" else parse_count(cleaned, what=what)
+    except UsageError:
+        forms = "instructions such as 5M (million), or whole us, ms or s such as 2s"
+        raise UsageError(f"{what} '{text[:40]}': expected a virtual time: {forms}") from None
+
+
+def parse_number(text: str, *, what: str) -> int:
+    """A plain number from 1 on; raises UsageError for anything else."""
+    cleaned = text.strip()
+    if not cleaned.isascii() or not cleaned.isdigit() or len(cleaned) > MAX_DIGITS or not int(cleaned):
+        raise UsageError(f"{what} '{text[:40]}': expected a whole number from 1 on, such as 2")
+    return int(cleaned)
+
+
+def parse_mmu(text: str) -> Mmu:
+    """How paging is virtualized; raises UsageError for what is no MMU."""
+    if text not in tuple(Mmu):
+        raise unknown("MMU", text, Mmu)
+    return Mmu(text)
 
 
 def parse_switches(text: str) -> frozenset[str]:
@@ -92,6 +131,7 @@ class VmConfig:
     disk_bytes_per_second: int = 50 * MIB  # of virtual time: a disk of 2002
     balloon_plan: tuple[tuple[int, int], ...] = ()  # (virtual time in instructions, target in bytes), in the order of time
     reserve_frames: int = 512  # handed out by native code between two visits of Python
+    code_buffer_bytes: int = 16 * MIB  # of the engine's translated code: a guest OS that compiles fills 3
     nested_tables: int = 8192  # then all are dropped: only a guest that roams through absent memory gets there
     events: frozenset[str] = field(default_factory=frozenset)  # groups to record; empty: none
     record_insns: bool = True  # with each event, the bytes of the guest's instruction
@@ -114,7 +154,7 @@ class VmConfig:
                 raise UsageError(f"balloon target of {target // KIB}K: the guest has {self.memory_bytes // KIB}K of memory")
         for switch in self.shadow_switches:
             if switch not in SHADOW_SWITCHES:
-                raise UsageError(f"unknown shadow switch '{switch}': known are {', '.join(SHADOW_SWITCHES)}")
+                raise unknown("shadow switch", switch, SHADOW_SWITCHES)
         if self.shadow_pages < MIN_SHADOW_PAGES:
             least = MIN_SHADOW_PAGES * PAGE_BYTES // KIB
             raise UsageError(f"shadow memory of {self.shadow_pages * PAGE_BYTES // KIB}K: at least {least}K are needed")
@@ -130,6 +170,5 @@ class VmConfig:
         known = [item.name for item in fields(cls)]
         for key in values:
             if key not in known:
-                msg = f"unknown setting '{key}': known are {', '.join(known)}"
-                raise UsageError(msg)
+                raise unknown("setting", key, known)
         return cls(**values)

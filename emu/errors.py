@@ -6,6 +6,13 @@ ones are what a guest's own exit gives. The message is one line that names the t
 
 from __future__ import annotations
 
+import errno
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from emu.limits import address_space, limit_in_words
+
 
 def printable(text: str) -> str:
     """A text on one line, which no terminal takes as a command: what cannot be printed is escaped."""
@@ -17,11 +24,29 @@ class EmuError(Exception):
 
     exit_status = 70  # EX_SOFTWARE: a fault of emu itself
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The message as lines for the user: one, unless several things are wrong at once."""
+        return (str(self),)
+
 
 class UsageError(EmuError):
     """A value given by the user is wrong: an option, a configuration key, a guest's name."""
 
     exit_status = 2
+
+
+class FileErrors(UsageError):  # noqa: N818  (several)
+    """A file that a user wrote is wrong, in one place or in several: a line each, in the order of the file."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__("\n".join(lines))
+        self._lines = tuple(lines)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """A line each."""
+        return self._lines
 
 
 class BadImageError(EmuError):
@@ -56,3 +81,27 @@ class SnapshotError(EmuError):
 
 class BrokenInvariantError(EmuError):
     """A checker found state that must not exist. Always a bug of emu."""
+
+
+class InternalError(EmuError):
+    """Something failed that never should, and nobody foresaw it. Always a bug of emu."""
+
+
+def explain(error: BaseException) -> EmuError:
+    """The same as an error of this tree, with a line for the user whatever it was."""
+    if isinstance(error, EmuError):
+        return error
+    if is_for_want_of_memory(error):
+        return MachineMemoryError(f"the host gives no more memory{limit_in_words()}")
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    told = f": {error}" if str(error) else ""
+    return InternalError(f"a bug of emu: {type(error).__name__}{told}{where} (python -X dev -m emu shows more)")
+
+
+def is_for_want_of_memory(error: BaseException) -> bool:
+    """Whether the host refused memory. Under a limit of address space libraries that cannot be loaded fail without saying why."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    is_silent = isinstance(error, ImportError) or (isinstance(error, OSError) and error.errno is None)
+    return is_silent and address_space() is not None

@@ -86,9 +86,12 @@ class Kind(IntEnum):
     COW_BREAK = 36  # a store to a shared page; ppn; mpn: its frame from now on; old: the shared frame
     SWAP_OUT = 37  # a page went to the swap area; ppn; mpn: the frame that it had
     SWAP_IN = 38  # it came back; ppn; mpn
+    TASK_SWITCH = (
+        39  # by hardware; info: 0 JMP, 1 CALL or an event, 2 IRET; va: base of the new segment; old, new: selectors of the tasks
+    )
 
 
-NUMBER_OF_KINDS = 39
+NUMBER_OF_KINDS = 40
 
 
 class Outcome(StrEnum):
@@ -102,6 +105,7 @@ class Outcome(StrEnum):
     UNSUPPORTED = "unsupported"
     INTERRUPTED = "interrupted"
     PAUSED = "paused"  # the run goes on
+    FAILED = "failed"  # emu itself could not go on
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,7 @@ CATALOGUE: dict[Kind, KindInfo] = {
     Kind.COW_BREAK: KindInfo("sharing", "cow-break", "cow_breaks"),
     Kind.SWAP_OUT: KindInfo("swap", "swap-out", "swap_outs"),
     Kind.SWAP_IN: KindInfo("swap", "swap-in", "swap_ins"),
+    Kind.TASK_SWITCH: KindInfo("task", "task-switch", "task_switches"),
 }
 assert set(CATALOGUE) == set(Kind)
 GROUPS = tuple(dict.fromkeys(info.group for info in CATALOGUE.values()))

@@ -7,7 +7,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from emu.errors import EmuError, UsageError
+from emu.errors import EmuError
+from emu.wording import unknown
 
 FOLDER = Path(__file__).resolve().parent / "images"
 INDEX = "guests.json"  # [{"name", "description"}]; a boot disk has "is_disk": true too, a flat kernel the name of its "file"
@@ -52,7 +53,7 @@ def guest(name: str) -> Path:
     """The file of a guest; raises UsageError naming the known ones."""
     known = {info.name: info.path for info in guests()}
     if name not in known:
-        raise UsageError(f"unknown guest '{name}': known are {', '.join(known)}")
+        raise unknown("guest", name, known)
     return known[name]
 
 

@@ -83,7 +83,7 @@ service_protected:
         movw    %cx, %ds
         movw    %cx, %es
         movw    %cx, %ss
-        movl    $SERVICE_STACK_TOP, %esp
+        movl    $STACK_TOP, %esp
         pushl   %edi
         call    bios_service
         cld

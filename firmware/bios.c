@@ -15,14 +15,6 @@
 #define VECTOR_USER_TIMER 0x1c
 #define VECTOR_FLOPPY_PARAMETERS 0x1e
 
-#define PORT_PRINTER 0x378
-#define PORT_CRTC 0x3d4
-#define EQUIPMENT_FLOPPY 0x0001
-#define EQUIPMENT_FPU 0x0002
-#define EQUIPMENT_80_COLUMNS 0x0020
-#define EQUIPMENT_ONE_COM 0x0200
-#define EQUIPMENT_ONE_PRINTER 0x4000
-
 #define BOOT_SIGNATURE 0xaa55
 
 typedef void entry_point(void);
@@ -79,38 +71,6 @@ static void start_interrupt_controllers(void)
     out8(PORT_PIC2_MASK, 0xff);
 }
 
-static int has_printer(void)
-{
-    out8(PORT_PRINTER, 0x5a);
-    return in8(PORT_PRINTER) == 0x5a;
-}
-
-static void fill_bios_data(void)
-{
-    struct bios_data *data = bios_data();
-    const struct extended_data *machine = extended_data();
-
-    for (u32 i = 0; i < 0x100; i++)
-        ((u8 *)data)[i] = 0;
-    data->com_ports[0] = PORT_COM1;
-    data->ebda_segment = EBDA >> 4;
-    data->memory_kib = EBDA / 1024;
-    data->equipment = EQUIPMENT_FPU | EQUIPMENT_80_COLUMNS | EQUIPMENT_ONE_COM;
-    if (machine->floppy_type)
-        data->equipment |= EQUIPMENT_FLOPPY;
-    else
-        data->disk_count = 1;
-    if (has_printer()) {
-        data->lpt_ports[0] = PORT_PRINTER;
-        data->equipment |= EQUIPMENT_ONE_PRINTER;
-    }
-    data->key_buffer_start = data->key_head = data->key_tail = (u16)__builtin_offsetof(struct bios_data, keys);
-    data->key_buffer_end = (u16)(data->key_buffer_start + sizeof data->keys);
-    data->crtc_port = PORT_CRTC;
-    data->lpt_timeouts[0] = 20;
-    data->com_timeouts[0] = 1;
-}
-
 _Noreturn void boot_first_sector(void)
 {
     const u16 *sector = at_address(BOOT_SECTOR);
@@ -122,15 +82,11 @@ _Noreturn void boot_first_sector(void)
     enter_boot_sector(extended_data()->drive);
 }
 
-_Noreturn void boot_from_disk(struct fw_cfg_file image, u32 ram)
+_Noreturn void boot_from_disk(struct fw_cfg_file image)
 {
-    struct extended_data *machine = extended_data();
-
-    machine->kib = (SERVICE_STACK_TOP - EBDA) / 1024;
-    machine->ram = ram;
     disk_attach(image);
     set_vectors();
-    fill_bios_data();
+    bios_data_fill();
     video_clear();
     time_start();
     serial_start();

@@ -83,7 +83,7 @@ _Static_assert(__builtin_offsetof(struct bios_data, character_height) == 0x85, "
 /* The extended BIOS data area: what the services know of the machine. */
 struct extended_data {
     u8 kib; /* of this area */
-    u8 drive;
+    u8 drive; /* that was booted from */
     u8 floppy_type; /* as INT 13h AH=08h reports it, 0 for a hard disk */
     u8 heads;
     u16 cylinders;
@@ -120,13 +120,18 @@ static inline void set_flag(struct registers *regs, u16 flag, int is_on)
     regs->flags = (u16)(is_on ? regs->flags | flag : regs->flags & ~flag);
 }
 
+/* Fills the BIOS data area, for kernels and boot sectors alike. */
+void bios_data_fill(void);
+
 /* Boots from the image; does not return. */
-_Noreturn void boot_from_disk(struct fw_cfg_file image, u32 ram);
+_Noreturn void boot_from_disk(struct fw_cfg_file image);
 _Noreturn void boot_first_sector(void);
 
 void disk_attach(struct fw_cfg_file image);
 int disk_read(u32 sector, u32 count, void *destination); /* 0 if there are no such sectors */
+void video_describe(struct bios_data *data);
 void video_clear(void);
+u32 time_ticks(void); /* of the clock, since midnight */
 void time_start(void);
 void serial_start(void);
 

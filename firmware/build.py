@@ -16,7 +16,7 @@ from pathlib import Path
 SOURCE_DIR = Path(__file__).resolve().parent
 SOURCES = (
     "reset.S", "main.c", "fw_cfg.c", "console.c", "memory.c", "tables.c",
-    "bios.S", "bios.c", "disk.c", "video.c", "system.c", "serial.c", "time.c",
+    "bios.S", "bios.c", "bios_data.c", "disk.c", "video.c", "system.c", "serial.c", "time.c",
 )  # fmt: skip
 LINKER_SCRIPT = "firmware.ld"
 ROM_NAME = "firmware.rom"
@@ -123,7 +123,11 @@ def main() -> int:
     if len(sys.argv) != 2:
         print("usage: python firmware/build.py OUTDIR", file=sys.stderr)
         return 2
-    print(build(Path(sys.argv[1])))
+    out_dir = Path(sys.argv[1])
+    if (out_dir / ROM_NAME).exists():
+        print(f"build.py: {out_dir / ROM_NAME}: is there already", file=sys.stderr)
+        return 1
+    print(build(out_dir))
     return 0
 
 

@@ -2,15 +2,14 @@
 /*
  * Where things are, for C, assembly and the linker script.
  *
- *      0 +----------------------+ interrupt vectors of real mode; BIOS_DATA at 400 (boot disks only)
- *   7000 +----------------------+ LOW_START
- *        | stack, grows down    | a boot sector is loaded into it, at 7C00
- *   9000 +----------------------+ STACK_TOP, BOOT_TABLES: the multiboot information and what it points to
- *        |                      |
- *  10000 +----------------------+ LOW_END: kernel segments and modules may lie from here
- *  9FC00 +----------------------+ EBDA: a PC BIOS keeps its extended data area here
- *        | stack of services    | grows down to the data
- *  A0000 +----------------------+ SERVICE_STACK_TOP; video memory and adapter ROMs
+ *      0 +----------------------+ interrupt vectors of real mode (boot disks only)
+ *    400 +----------------------+ BIOS_DATA
+ *    500 +----------------------+ LOW_START: kernel segments and modules may lie from here
+ *   7C00 |                      | a boot sector is loaded here
+ *   9000 |                      | BOOT_TABLES: the multiboot information and what it points to, unless the platform names another place
+ *  9FC00 +----------------------+ EBDA, the extended BIOS data area: what the services know of the machine
+ *        | stack                | grows down to the data; the firmware uses no other RAM
+ *  A0000 +----------------------+ STACK_TOP; video memory and adapter ROMs
  *  F0000 +----------------------+ ROM_BASE: this image, seen again at FFFF0000
  * 100000 +----------------------+ HIGH_MEMORY: RAM up to the machine's size
  */
@@ -18,13 +17,13 @@
 #define FIRMWARE_LAYOUT_H
 
 #define BIOS_DATA 0x400
-#define LOW_START 0x7000
+#define LOW_START 0x500
+#define A20_PROBE 0x7000 /* a byte to try line A20 with; it is zero afterwards */
 #define BOOT_SECTOR 0x7c00
-#define STACK_TOP 0x9000
 #define BOOT_TABLES 0x9000
-#define LOW_END 0x10000
+#define BOOT_TABLES_BYTES 0x2800
 #define EBDA 0x9fc00
-#define SERVICE_STACK_TOP 0xa0000
+#define STACK_TOP 0xa0000
 #define VIDEO_MEMORY 0xa0000
 #define TEXT_MEMORY 0xb8000
 #define ROM_BASE 0xf0000

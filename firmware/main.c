@@ -8,6 +8,7 @@
  *   opt/emu/cmdline      NUL-terminated kernel command line; may be absent
  *   opt/emu/modules      {u32 address, u32 length, char name[56]}[]: where the modules go; may be absent
  *   opt/emu/module-data  the bytes of all modules, one after another
+ *   opt/emu/tables       u32 address of the multiboot information; BOOT_TABLES if absent
  *   opt/emu/boot-disk    a disk image; then there is no kernel
  *
  * Nothing here is paged, and all variables are on the stack or in the boot tables (see layout.h).
@@ -23,7 +24,6 @@
 #define PORT_PIC1_MASK 0x21
 #define PORT_PIC2_MASK 0xa1
 
-#define MAX_SEGMENTS 64      /* kernels have fewer than ten */
 #define MAX_MODULES 64       /* 64 records and names still leave room in the boot tables for the command line */
 #define MAX_CMDLINE 4096     /* Linux takes 2048 */
 #define MODULE_NAME_BYTES 56 /* makes a record 64 bytes */
@@ -39,7 +39,7 @@ struct module_record {
     char name[MODULE_NAME_BYTES]; /* NUL-terminated */
 };
 
-/* All that the kernel is given, at BOOT_TABLES. */
+/* All that the kernel is given. */
 struct boot_tables {
     struct multiboot_info info;
     struct multiboot_region regions[MEMORY_REGIONS];
@@ -50,14 +50,20 @@ struct boot_tables {
 };
 
 _Static_assert(sizeof(struct module_record) == 64, "layout shared with the platform");
-_Static_assert(BOOT_TABLES + sizeof(struct boot_tables) <= LOW_END, "the boot tables fit below the kernel");
+_Static_assert(sizeof(struct boot_tables) <= BOOT_TABLES_BYTES, "the platform leaves enough room for the boot tables");
 
-enum { ENTRY, SEGMENTS, IMAGE, CMDLINE, MODULES, MODULE_DATA, BOOT_DISK, FILES };
+/* Where the firmware may put what. */
+struct room {
+    u32 ram_end;
+    struct span tables;
+};
+
+enum { ENTRY, SEGMENTS, IMAGE, CMDLINE, MODULES, MODULE_DATA, TABLES, BOOT_DISK, FILES };
 
 static const char *const file_names[FILES] = {
     [ENTRY] = "opt/emu/entry",     [SEGMENTS] = "opt/emu/segments", [IMAGE] = "opt/emu/image",
     [CMDLINE] = "opt/emu/cmdline", [MODULES] = "opt/emu/modules",   [MODULE_DATA] = "opt/emu/module-data",
-    [BOOT_DISK] = "opt/emu/boot-disk",
+    [TABLES] = "opt/emu/tables",   [BOOT_DISK] = "opt/emu/boot-disk",
 };
 
 _Noreturn void start_kernel(u32 entry, u32 magic, const struct multiboot_info *info);
@@ -65,8 +71,8 @@ _Noreturn void start_kernel(u32 entry, u32 magic, const struct multiboot_info *i
 /* With the A20 line held low an address and the one 1 MiB above it are the same byte. */
 static int is_a20_on(void)
 {
-    volatile u8 *low = (volatile u8 *)LOW_START;
-    volatile u8 *high = (volatile u8 *)(HIGH_MEMORY + LOW_START);
+    volatile u8 *low = (volatile u8 *)A20_PROBE;
+    volatile u8 *high = (volatile u8 *)(HIGH_MEMORY + A20_PROBE);
 
     *low = 0;
     *high = 1;
@@ -88,52 +94,77 @@ static int is_within(struct span span, u32 start, u32 end)
     return span.address >= start && span.address <= end && span.length <= end - span.address;
 }
 
-/* Fills the spans from an item of all their bytes; `stride` is the distance between two spans, in bytes. */
-static void load(struct fw_cfg_file data, const void *spans, u32 stride, u32 count, u32 ram)
+static int is_usable(struct span span, u32 ram_end)
 {
-    u32 left = data.size;
+    return is_within(span, LOW_START, EBDA) || is_within(span, HIGH_MEMORY, ram_end);
+}
 
-    fw_cfg_read_first(data.key, 0, 0);
-    for (u32 i = 0; i < count; i++) {
-        struct span span = *(const struct span *)((const u8 *)spans + i * stride);
-        if (!is_within(span, LOW_END, EBDA) && !is_within(span, HIGH_MEMORY, ram))
+/* Neither may wrap around. */
+static int overlap(struct span one, struct span other)
+{
+    return one.address < other.address + other.length && other.address < one.address + one.length;
+}
+
+/* Fills the spans from an item of all their bytes; `records` has one span every `stride` bytes. */
+static void load(struct fw_cfg_file data, struct fw_cfg_file records, u32 stride, const struct room *room)
+{
+    u32 at = 0; /* bytes of `data` that were loaded */
+
+    for (u32 i = 0; i < records.size; i += stride) {
+        struct span span;
+        fw_cfg_read_at(records.key, i, &span, sizeof span);
+        if (!is_usable(span, room->ram_end))
             fail("the kernel or a module lies outside usable memory");
-        if (span.length > left)
+        if (overlap(span, room->tables))
+            fail("the kernel or a module lies where the multiboot information is to be");
+        if (span.length > data.size - at)
             fail("the kernel or a module is shorter than announced");
-        if (!fw_cfg_read_next((void *)span.address, span.length))
+        if (!fw_cfg_read_at(data.key, at, (void *)span.address, span.length))
             fail("the platform refused to load the kernel or a module");
-        left -= span.length;
+        at += span.length;
     }
 }
 
-/* Reads a whole file of records into `table` and returns how many there are. */
-static u32 read_records(struct fw_cfg_file file, void *table, u32 record_bytes, u32 max_records)
+/* How many records a file has. */
+static u32 count_records(struct fw_cfg_file file, u32 record_bytes)
 {
-    if (file.size % record_bytes || file.size / record_bytes > max_records)
+    if (file.size % record_bytes)
         fail("a table of segments or modules has the wrong size");
-    if (file.size)
-        fw_cfg_read_first(file.key, table, file.size);
     return file.size / record_bytes;
 }
 
-static u32 load_kernel(const struct fw_cfg_file files[], u32 ram)
+static u32 load_kernel(const struct fw_cfg_file files[], const struct room *room)
 {
-    struct span segments[MAX_SEGMENTS];
     u32 entry;
 
     if (files[ENTRY].size != sizeof entry || !files[SEGMENTS].size)
         fail("no kernel given");
-    load(files[IMAGE], segments, sizeof segments[0],
-         read_records(files[SEGMENTS], segments, sizeof segments[0], MAX_SEGMENTS), ram);
+    count_records(files[SEGMENTS], sizeof(struct span));
+    load(files[IMAGE], files[SEGMENTS], sizeof(struct span), room);
     fw_cfg_read_first(files[ENTRY].key, &entry, sizeof entry);
     return entry;
 }
 
-static void load_modules(struct boot_tables *tables, const struct fw_cfg_file files[], u32 ram)
+static struct room find_room(struct fw_cfg_file file, u32 ram_end)
 {
-    u32 count = read_records(files[MODULES], tables->records, sizeof tables->records[0], MAX_MODULES);
+    struct room room = {ram_end, {BOOT_TABLES, BOOT_TABLES_BYTES}};
 
-    load(files[MODULE_DATA], tables->records, sizeof tables->records[0], count, ram);
+    if (file.size == sizeof room.tables.address)
+        fw_cfg_read_first(file.key, &room.tables.address, sizeof room.tables.address);
+    if (!is_usable(room.tables, ram_end))
+        fail("the multiboot information would lie outside usable memory");
+    return room;
+}
+
+static void load_modules(struct boot_tables *tables, const struct fw_cfg_file files[], const struct room *room)
+{
+    u32 count = count_records(files[MODULES], sizeof tables->records[0]);
+
+    if (count > MAX_MODULES)
+        fail("more than 64 modules");
+    load(files[MODULE_DATA], files[MODULES], sizeof tables->records[0], room);
+    if (count)
+        fw_cfg_read_first(files[MODULES].key, tables->records, files[MODULES].size);
     for (u32 i = 0; i < count; i++) {
         struct module_record *record = &tables->records[i];
         record->name[MODULE_NAME_BYTES - 1] = 0;
@@ -179,9 +210,23 @@ static void name_loader(struct boot_tables *tables)
     tables->info.boot_loader_name = (u32)tables->loader_name;
 }
 
+static _Noreturn void boot_kernel(const struct fw_cfg_file files[], u32 ram)
+{
+    const struct room room = find_room(files[TABLES], ram);
+    struct boot_tables *tables = (struct boot_tables *)room.tables.address;
+    u32 entry = load_kernel(files, &room);
+
+    bios_data_fill();
+    tables->info = (struct multiboot_info){0};
+    describe_memory(tables, ram);
+    name_loader(tables);
+    read_command_line(tables, files[CMDLINE]);
+    load_modules(tables, files, &room);
+    start_kernel(entry, MULTIBOOT_LOADER_MAGIC, &tables->info);
+}
+
 _Noreturn void firmware_main(void)
 {
-    struct boot_tables *tables = (struct boot_tables *)BOOT_TABLES;
     struct fw_cfg_file files[FILES];
 
     out8(PORT_PIC1_MASK, 0xff);
@@ -195,13 +240,8 @@ _Noreturn void firmware_main(void)
         fail("address line A20 is stuck");
 
     fw_cfg_find(file_names, files, FILES);
+    *extended_data() = (struct extended_data){.kib = (STACK_TOP - EBDA) / 1024, .ram = ram};
     if (files[BOOT_DISK].size)
-        boot_from_disk(files[BOOT_DISK], ram);
-    u32 entry = load_kernel(files, ram);
-    tables->info = (struct multiboot_info){0};
-    describe_memory(tables, ram);
-    name_loader(tables);
-    read_command_line(tables, files[CMDLINE]);
-    load_modules(tables, files, ram);
-    start_kernel(entry, MULTIBOOT_LOADER_MAGIC, &tables->info);
+        boot_from_disk(files[BOOT_DISK]);
+    boot_kernel(files, ram);
 }

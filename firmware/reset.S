@@ -10,6 +10,9 @@
 #define PORT_SYSTEM_CONTROL_A 0x92
 #define FAST_RESET 0x01 /* writing 1 resets the machine */
 #define FAST_A20 0x02
+#define PORT_RESET 0xcf9
+#define RESET_KIND 0x02 /* of the whole machine */
+#define RESET_NOW 0x04
 
 #define CR0_PE 0x01
 #define MODEL_OFFSET 0xfffe
@@ -30,6 +33,21 @@ reset_vector:
 real_mode_start:
         cli
         cld
+
+        /*
+         * A jump to FFFF:0 or F000:FFF0 comes here too, and is a reset as on a PC: the machine has been here since its last one, and
+         * left the kind of the next in the chipset's register.
+         */
+        movw    $PORT_RESET, %dx
+        inb     %dx, %al
+        testb   $RESET_KIND, %al
+        movb    $RESET_KIND, %al
+        jz      first_time
+        orb     $RESET_NOW, %al
+        outb    %al, %dx
+        hlt
+first_time:
+        outb    %al, %dx
 
         inb     $PORT_SYSTEM_CONTROL_A, %al
         orb     $FAST_A20, %al

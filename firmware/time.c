@@ -45,13 +45,17 @@ static u32 decimal(u8 bcd)
     return 10u * (bcd >> 4) + (bcd & 15);
 }
 
-/* The tick count starts with the time of day. */
-void time_start(void)
+u32 time_ticks(void)
 {
     await_update_end();
     u32 seconds = (decimal(cmos(CMOS_HOURS)) * 60 + decimal(cmos(CMOS_MINUTES))) * 60 + decimal(cmos(CMOS_SECONDS));
 
-    bios_data()->ticks = (u32)((u64)seconds * PIT_HERTZ >> PIT_DIVISOR_SHIFT);
+    return (u32)((u64)seconds * PIT_HERTZ >> PIT_DIVISOR_SHIFT);
+}
+
+/* Starts IRQ 0, which counts the ticks. */
+void time_start(void)
+{
     out8(PORT_PIT_CONTROL, PIT_RATE_GENERATOR);
     out8(PORT_PIT_CHANNEL0, 0); /* 0 stands for 65536 */
     out8(PORT_PIT_CHANNEL0, 0);

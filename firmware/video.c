@@ -72,16 +72,20 @@ static void scroll_service(const struct registers *regs, int direction)
     scroll(window, direction * (regs->a.l ? regs->a.l : ROWS), regs->b.h);
 }
 
-void video_clear(void)
+void video_describe(struct bios_data *data)
 {
-    struct bios_data *data = bios_data();
-
     data->video_mode = TEXT_MODE;
     data->columns = COLUMNS;
     data->page_bytes = PAGE_BYTES;
     data->last_row = ROWS - 1;
     data->character_height = 16;
     data->cursor_shape = 0x0607;
+    data->crtc_port = PORT_CRTC_INDEX;
+}
+
+void video_clear(void)
+{
+    video_describe(bios_data());
     scroll((struct window){0, 0, COLUMNS - 1, ROWS - 1}, ROWS, GREY_ON_BLACK);
     move_cursor(0, 0);
 }

@@ -26,6 +26,8 @@ OS_SHARED_SOURCES = ("os/balloon.c", "lib/pit.c", "lib/serial.c", "lib/string.c"
 PROGRAM_SHARED_SOURCES = ("lib/string.c",)  # and its programs
 PROGRAM_NAME_BYTES = 60  # in the boot archive, NAME_BYTES of os/include/syscall.h
 
+DISK_ADDRESS = 0x7C00  # where a BIOS loads a boot sector
+
 SUITE_DIR = SOURCE_DIR / "suite"
 GOLDEN_FOLDER = "golden"  # in suite/: what cases of suite.toml compare with
 SUITE_LINKER_SCRIPT = "suite/lib/suite.ld"
@@ -130,6 +132,7 @@ class SuiteGuest:
 
     name: str
     formats: tuple[str, ...]  # keys of FORMATS
+    address: int = 0  # of one that is NAME.S alone, linked to run there; 0: with the suite's library, at 1 MiB
 
     @property
     def sources(self) -> list[str]:
@@ -141,7 +144,7 @@ class SuiteGuest:
 def suite_guests() -> list[SuiteGuest]:
     """The suite's guests in the order of suite/guests.toml."""
     table = tomllib.loads((SUITE_DIR / "guests.toml").read_text(encoding="utf-8"))
-    return [SuiteGuest(entry["name"], tuple(entry["formats"])) for entry in table["guest"]]
+    return [SuiteGuest(entry["name"], tuple(entry["formats"]), entry.get("address", 0)) for entry in table["guest"]]
 
 
 def build(out_dir: Path) -> list[Path]:
@@ -180,8 +183,11 @@ def _build_format(name: str, scratch: Path, out_dir: Path) -> list[Path]:
     toolchain = _Toolchain(scratch, scratch / name, (*paging.target_flags, define), paging.emulation)
     library = [*SUITE_SHARED_SOURCES, *_sources_in("suite/lib")]
     built = [guest for guest in suite_guests() if name in guest.formats]
-    toolchain.compile_all([*library, *(source for guest in built for source in guest.sources)])
-    return [toolchain.link_flat([*guest.sources, *library], out_dir / f"{guest.name}-{name}.bin") for guest in built]
+    with_library = [guest for guest in built if not guest.address]
+    toolchain.compile_all([*library, *(source for guest in with_library for source in guest.sources)])
+    images = [toolchain.link_flat([*guest.sources, *library], out_dir / f"{guest.name}-{name}.bin") for guest in with_library]
+    alone = [guest for guest in built if guest.address]
+    return images + [toolchain.link_at(guest.sources[0], guest.address, out_dir / f"{guest.name}-{name}.bin") for guest in alone]
 
 
 @dataclass(frozen=True)
@@ -250,7 +256,7 @@ def build_disks(out_dir: Path) -> list[Path]:
     """Make the boot disks of guests.toml in `out_dir` and return the files; raises BuildError."""
     with tempfile.TemporaryDirectory(prefix="emu-disks-") as scratch:
         toolchain = _Toolchain(Path(scratch), Path(scratch) / "objects", TARGET_32_FLAGS, "elf_i386")
-        return [toolchain.link_disk(disk.source, out_dir / f"{disk.name}.img") for disk in disks()]
+        return [toolchain.link_at(disk.source, DISK_ADDRESS, out_dir / f"{disk.name}.img") for disk in disks()]
 
 
 def _sources_in(folder: str) -> list[str]:
@@ -310,10 +316,10 @@ class _Toolchain:
         (self.objects / f"{name}.S").write_text(f'.section {section}, "a"\n.incbin "{name}.bin"\n', encoding="utf-8")
         self._zig("cc", *self.compile_flags, "-c", f"{name}.S", "-o", object_name(name), cwd=self.objects)
 
-    def link_disk(self, source: str, out: Path) -> Path:
-        """A flat image that runs at 7C00, where a BIOS loads it."""
+    def link_at(self, source: str, address: int, out: Path) -> Path:
+        """A flat image that runs at an address below 1 MiB, from a source alone."""
         self.compile(source)
-        flags = ["-m", "elf_i386", "--image-base=0", "-Ttext=0x7c00", "--oformat", "binary"]
+        flags = ["-m", "elf_i386", "--image-base=0", f"-Ttext={address:#x}", "--oformat", "binary"]
         self._zig("ld.lld", *flags, object_name(source), "-o", str(out.resolve()), cwd=self.objects)
         return out
 
@@ -335,6 +341,9 @@ def main() -> int:
         return 2
     try:
         out_dir = Path(sys.argv[1])
+        if out_dir.exists() and any(out_dir.iterdir()):
+            print(f"build.py: {out_dir}: is not empty; files of the same names would be lost", file=sys.stderr)
+            return 1
         for path in [*build(out_dir), *build_systems(out_dir), *build_suite(out_dir / "suite")]:
             print(path)
     except BuildError as error:

@@ -6,7 +6,7 @@ python3 a machine has, if only to say that it is too old, and starts in a few mi
 
 1. .venv/emu-setup, the stamp, names what the environment was made from. It is written last, by a rename.
 2. While packages are being installed the stamp is blank, and a blank stamp means: start over from nothing.
-3. A .venv without a stamp is somebody else's, and stays as it is.
+3. A .venv without a stamp is somebody else's, and stays as it is; in one with a stamp, only what pip and venv made is removed.
 4. The lock is held by pip too, so that a set-up that was killed and the next one never install at once.
 """
 
@@ -21,6 +21,8 @@ LOCK = os.path.join(ROOT, ".venv.lock")
 IMAGES = os.path.join(ROOT, "emu", "images", "guests.json")
 SOURCES = ("pyproject.toml", "hatch_build.py", "emu/__init__.py", "guests", "firmware")
 OLDEST_PYTHON = (3, 11)
+# What venv and pip make at the top of an environment; what else is there is the user's.
+MADE = ("bin", "include", "lib", "lib64", "share", "etc", "man", "pyvenv.cfg", ".gitignore", "CACHEDIR.TAG")
 BLANK = ("", "", "")  # the fields of a stamp: sources, interpreter, packages
 
 
@@ -114,11 +116,12 @@ def make_environment(lock: int) -> None:
     say("setting up, once: an environment in .venv, packages, guests and firmware")
     os.makedirs(ENVIRONMENT, exist_ok=True)
     write_stamp(*BLANK)
-    for entry in list(os.scandir(ENVIRONMENT)):
-        if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path)
-        elif entry.path != STAMP:
-            os.remove(entry.path)
+    for name in MADE:
+        path = os.path.join(ENVIRONMENT, name)
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        elif os.path.lexists(path):
+            os.remove(path)
     run("making an environment", lock, sys.executable, "-m", "venv", ENVIRONMENT)
 
 

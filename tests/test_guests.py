@@ -68,8 +68,8 @@ def make_vm(
     rom = images.firmware()
     memory = MachineMemory(frames_needed(config, len(rom)) * PAGE_BYTES, debug=True)
     files = loader.load(image, config.memory_bytes, append)
-    disk = memory_disk(DISK_BYTES) if NEEDS_DISK in append else None
-    return VirtualMachine(memory, config, rom=rom, firmware_files=files, console=console, on_events=on_events, disk=disk)
+    disks = [memory_disk(DISK_BYTES)] if NEEDS_DISK in append else []
+    return VirtualMachine(memory, config, rom=rom, firmware_files=files, console=console, on_events=on_events, disks=disks)
 
 
 def run_here(guest: str, mmu: Mmu, append: str = "", script: bytes = b"", memory_mib: int = 32) -> tuple[bytes, Stop]:

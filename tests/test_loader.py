@@ -6,7 +6,9 @@ from __future__ import annotations
 import os
 import struct
 import tempfile
+import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +76,11 @@ def flat(
 ) -> bytes:
     """An image whose header, at `at`, says where the file goes."""
     return bytes(at) + header(1 << 16, addresses=(LOAD + at, load, load_end, bss_end, entry)) + tail
+
+
+def with_field(image: bytes, at: int, value: int, size: int = 4) -> bytes:
+    """An image with a field changed."""
+    return image[:at] + value.to_bytes(size, "little") + image[at + size :]
 
 
 def parse_and_fit(image: bytes) -> loader.Kernel:
@@ -174,22 +181,33 @@ BAD_IMAGES = {
     "truncated address fields": (flat()[:31], "ends inside its multiboot header"),
     "header alone": (header(), "neither an ELF file nor"),
     "truncated ELF header": ((elf(Part())[:20] + header()).ljust(40, b"\0"), "damaged ELF file"),
+    "program headers beyond the file": (with_field(elf(Part()), 28, 0xFFFF_FFE0), "program headers end at byte 4294967296"),
+    "program headers of another size": (with_field(elf(Part()), 42, 56, 2), "program headers of 56 bytes, not 32"),
+    "program headers without number": (with_field(elf(Part()), 44, 0xFFFF, 2), "65535 program headers; at most 1024"),
+    "data beyond any file": (elf(Part(file_bytes=0xFFFF_FFFF)), "truncated: a segment ends at byte"),
+    "overlapping": (elf(Part(), Part(LOAD + 8)), "overlapping segments: 0x100000-0x10000f and 0x100008-0x100017"),
+    "overlapping by what is zero": (elf(Part(memory_bytes=0x2000), Part(LOAD + 0x1FFF)), "overlapping segments"),
+    "one inside another": (elf(Part(LOAD + 0x1000), Part(memory_bytes=0x9000)), "overlapping segments"),
+    "all the same": (elf(*(Part() for _ in range(64))), "overlapping segments"),
     "truncated data": (elf(Part(data=header() + CODE * 100))[:-200], "truncated"),
     "nothing to load": (elf(Part(kind=PT_NOTE)), "nothing to load"),
     "no program headers": (elf() + header(), "nothing to load"),
     "file bigger than memory": (elf(Part(memory_bytes=4)), "but only 4 in memory"),
     "too many segments": (elf(*(Part(LOAD + i * PAGE_BYTES) for i in range(65))), "65 segments; at most 64"),
-    "64-bit class": (elf(Part(), elf_class=ELFCLASS64), "ELF file"),
-    "other processor": (elf(Part(), machine=EM_ARM), "another processor (32-bit EM_ARM)"),
+    "64-bit class": (elf(Part(), elf_class=ELFCLASS64), "another processor (64-bit x86)"),
+    "other processor": (elf(Part(), machine=EM_ARM), "another processor (32-bit ARM)"),
     "x32": (elf(Part(), machine=EM_X86_64), "another processor"),
-    "big-endian": (elf(Part(), order=BIG_ENDIAN), "ELF file"),
-    "beyond memory": (elf(Part(MEMORY - 4), entry=MEMORY - 4), "outside usable memory"),
+    "big-endian": (elf(Part(), order=BIG_ENDIAN), "another processor (big-endian 32-bit x86)"),
+    "beyond memory": (elf(Part(MEMORY - 4), entry=MEMORY - 4), "outside usable memory: the machine has 32 MiB"),
     "far beyond memory": (elf(Part(0xC000_0000), entry=0xC000_000C), "outside usable memory"),
     "wraps around": (elf(Part(0xFFFF_F000, memory_bytes=0x2000), entry=0xFFFF_F00C), "outside usable memory"),
     "large memory size": (elf(Part(memory_bytes=0xFFFF_FFFF)), "outside usable memory"),
-    "firmware's memory": (elf(Part(0xFFFC), entry=0xFFFC), "outside usable memory"),
-    "address 0": (elf(Part(0), entry=12), "outside usable memory"),
-    "BIOS data": (elf(Part(0x9_FC00), entry=0x9_FC0C), "outside usable memory"),
+    "address 0": (elf(Part(0), entry=12), "outside usable memory: 0x0-0x4ff is taken by interrupt vectors"),
+    "BIOS data": (
+        elf(Part(0x4FC), entry=0x4FC),
+        "outside usable memory: 0x0-0x4ff is taken by interrupt vectors and the BIOS data",
+    ),
+    "extended BIOS data": (elf(Part(0x9_FC00), entry=0x9_FC0C), "outside usable memory: 0x9fc00-0xfffff is taken by"),
     "video hole": (elf(Part(0xA_0000), entry=0xA_000C), "outside usable memory"),
     "ROM": (elf(Part(0xF_0000), entry=0xF_000C), "outside usable memory"),
     "from below 1 MiB across it": (elf(Part(0xF_FFF0), entry=0xF_FFFC), "outside usable memory"),
@@ -386,6 +404,84 @@ def test_a_module_without_permission(kernel: loader.Kernel, forbidden: Path) -> 
         loader.place_modules(kernel, (forbidden,), MEMORY)
 
 
+@pytest.mark.parametrize("kind", ["kernel", "module", "boot disk"])
+def test_what_never_ends_or_never_begins(kernel: loader.Kernel, tmp_path: Path, kind: str) -> None:
+    """A device, a pipe that nobody writes to: refused at once."""
+    load = {
+        "kernel": lambda path: loader.load(path, MEMORY),
+        "module": lambda path: loader.place_modules(kernel, (path,), MEMORY),
+        "boot disk": loader.load_disk,
+    }[kind]
+    os.mkfifo(tmp_path / "fifo")
+    for path, why in (
+        (Path("/dev/zero"), "not a regular file"),
+        (tmp_path / "fifo", "a pipe|not a regular"),
+        (tmp_path, "is a directory"),
+    ):
+        with pytest.raises(BadImageError, match=f"cannot read the {kind}: .*{why}"):
+            load(path)
+
+
+def test_a_kernel_may_come_from_a_pipe_s_writer() -> None:
+    image = elf(Part(data=header() + CODE * 100_000))  # more than a pipe holds
+    reading, writing = os.pipe()
+    with ThreadPoolExecutor(1) as writer, os.fdopen(writing, "wb") as pipe, os.fdopen(reading):
+        writer.submit(lambda: (pipe.write(image), pipe.close()))
+        files = loader.load(Path(f"/dev/fd/{reading}"), MEMORY)
+    assert files["opt/emu/image"] == header() + CODE * 100_000
+
+
+def test_huge_files_are_not_read(kernel: loader.Kernel, tmp_path: Path) -> None:
+    """A terabyte of holes: a kernel with much behind it is loaded, and a module is refused."""
+    path = make(tmp_path, "huge", elf(Part()))
+    os.truncate(path, 1 << 40)
+    tracemalloc.start()
+    try:
+        assert loader.load(path, MEMORY)["opt/emu/image"] == header() + CODE
+        with pytest.raises(BadImageError, match=f"a module of {1 << 40} bytes does not fit"):
+            loader.place_modules(kernel, (path,), MEMORY)
+        with pytest.raises(BadImageError, match="more than 4095 MiB"):
+            loader.load_disk(path)
+        path.write_bytes(flat())
+        os.truncate(path, 1 << 40)
+        with pytest.raises(BadImageError, match="outside usable memory"):
+            loader.load(path, MEMORY)
+        assert tracemalloc.get_traced_memory()[1] < MIB
+    finally:
+        tracemalloc.stop()
+
+
+# ---- where the multiboot information goes ----
+
+
+def tables_of(*places: tuple[int, int], memory_bytes: int = MEMORY) -> int:
+    segments = tuple(loader.Segment(address, b"", end - address) for address, end in places)
+    return loader.place_tables(loader.Kernel(LOAD, segments), (), memory_bytes, "k")
+
+
+@pytest.mark.parametrize(
+    ("places", "tables"),
+    [
+        ([(LOAD, LOAD + 8)], 0x9000),
+        ([(0x8000, 0x9000), (0xB800, 0xB801)], 0x9000),
+        ([(0x8000, 0x9001)], 0x9_D000),
+        ([(0xB7FF, 0xB800)], 0x9_D000),
+        ([(0x8000, 0x9_E000)], 0x1000),
+        ([(0x1800, 0x9_E000)], 0x10_0000),
+        ([(0x500, 0x9_FC00), (LOAD, LOAD + 0x1801)], 0x10_2000),
+        ([(0x500, 0x2_0000), (0x3_0000, 0x9_FC00)], 0x2_0000),
+    ],
+)
+def test_the_multiboot_information_keeps_clear_of_the_kernel(places: list[tuple[int, int]], tables: int) -> None:
+    assert tables_of(*places) == tables
+
+
+def test_a_kernel_that_leaves_no_room() -> None:
+    assert tables_of((0x500, 0x9_FC00), (LOAD, MEMORY - 0x3000)) == MEMORY - 0x3000
+    with pytest.raises(BadImageError, match="no room for 10 KiB of multiboot information"):
+        tables_of((0x500, 0x9_FC00), (LOAD, MEMORY))
+
+
 # ---- what the firmware is offered ----
 
 
@@ -396,6 +492,7 @@ def test_the_firmware_s_files(tmp_path: Path) -> None:
         "opt/emu/entry": struct.pack("<I", LOAD + 4),
         "opt/emu/segments": struct.pack("<4I", LOAD, 4, 0x20_0000, 2),
         "opt/emu/image": b"abcdef",
+        "opt/emu/tables": struct.pack("<I", 0x9000),
         "opt/emu/cmdline": b"k arguments\0",
         "opt/emu/modules": struct.pack("<II56sII56s", 0x20_1000, 3, b"m1", 0x20_2000, 4, b"m2"),
         "opt/emu/module-data": b"onetwo!",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import configparser
 import email
+import importlib.util
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ import zipfile
 from email.message import Message
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -113,7 +115,7 @@ def test_wheel_is_for_every_machine(wheel: Path) -> None:
 
 
 def test_wheel_has_the_package_the_guests_and_the_rom(wheel: Path) -> None:
-    others = ["firmware.rom", "guests.json", "bootsector.img", *SUITE_IMAGES, *SUITE_FILES]
+    others = ["firmware.rom", "guests.json", "made.txt", "bootsector.img", *SUITE_IMAGES, *SUITE_FILES]
     images = {
         f"emu/images/{name}"
         for name in [*(f"{guest}.elf" for guest in GUESTS), *(f"{system}.bin" for system in SYSTEMS), *others]
@@ -238,6 +240,61 @@ def test_set_up_leaves_a_strange_environment_alone(checkout: Path) -> None:
     assert done.returncode == 1
     assert done.stderr == f"emu: {checkout / '.venv'} was not made by scripts/setup: remove or rename it\n"
     assert [path.name for path in (checkout / ".venv").iterdir()] == ["precious"]
+
+
+def load(path: Path) -> ModuleType:
+    """A script of the checkout as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_set_up_keeps_what_the_user_put_into_its_environment(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made anew, as for another Python: what venv and pip make is removed, through no link, and nothing else."""
+    set_up = load(checkout / "scripts" / "setup.py")
+    environment, outside = checkout / ".venv", checkout / "outside"
+    for folder in (environment / "bin", environment / "notes", outside):
+        folder.mkdir(parents=True)
+        (folder / "file").touch()
+    (environment / "lib").symlink_to(outside)
+    (environment / "emu-setup").write_text("a\nb\nc")
+    monkeypatch.setattr(set_up, "run", lambda *_: None)
+    set_up.make_environment(0)
+    assert sorted(path.name for path in environment.iterdir()) == ["emu-setup", "notes"]
+    assert (environment / "notes" / "file").exists()
+    assert (outside / "file").exists()
+
+
+def test_a_build_replaces_what_was_built_and_nothing_else(tmp_path: Path) -> None:
+    build = load(ROOT / "hatch_build.py")
+    target = tmp_path / "images"
+
+    def build_again(**files: str) -> None:
+        scratch = tmp_path / "new"
+        (scratch / "suite").mkdir(parents=True)
+        for name, text in files.items():
+            (scratch / name.replace("_", "/")).write_text(text)
+        build.replace_made(target, scratch)
+        shutil.rmtree(scratch)
+
+    build_again(a="1", b="1", suite_c="1")
+    (target / "mine").write_text("mine")
+    (target / "suite" / "mine").write_text("mine")
+    build_again(a="2", suite_d="2")
+    there = {path.relative_to(target).as_posix(): path.read_text() for path in target.rglob("*") if path.is_file()}
+    assert there == {"a": "2", "suite/d": "2", "mine": "mine", "suite/mine": "mine", "made.txt": "a\nsuite/d\n"}
+
+
+@pytest.mark.parametrize("script", ["guests/build.py", "firmware/build.py"])
+def test_a_build_by_hand_writes_over_nothing(script: str, tmp_path: Path) -> None:
+    for name in ("hello.elf", "firmware.rom"):
+        (tmp_path / name).write_text("mine")
+    done = subprocess.run([sys.executable, ROOT / script, tmp_path], capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"hello.elf": "mine", "firmware.rom": "mine"}
 
 
 def test_set_up_without_python_is_one_line(checkout: Path) -> None:

@@ -32,7 +32,7 @@ def _gigabytes_a_second(run: Callable[[str], float], mode: str, request_bytes: i
 
 
 def _run_here(append: str) -> float:
-    return run_here(append, disk=memory_disk(DISK_BYTES))
+    return run_here(append, disks=[memory_disk(DISK_BYTES)])
 
 
 def disk(mode: str, size: str) -> Row:

@@ -9,7 +9,7 @@ import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from emu import images
@@ -46,16 +46,16 @@ class Row:
         return self.value / self.peer_value if self.peer_value else None
 
 
-def new_vm(append: str, config: VmConfig | None = None, disk: Disk | None = None) -> VirtualMachine:
+def new_vm(append: str, config: VmConfig | None = None, disks: Sequence[Disk] = ()) -> VirtualMachine:
     """A VM with the bench guest, ready to run."""
     config = config or VmConfig()
     files = launch.boot_files(launch.Boot(images.guest("bench"), append), config.memory_bytes)
-    return launch.new_machine(config, files, launch.RecordingConsole(), attached=disk)
+    return launch.new_machine(config, files, launch.RecordingConsole(), attached=disks)
 
 
-def run_here(append: str, config: VmConfig | None = None, disk: Disk | None = None) -> float:
+def run_here(append: str, config: VmConfig | None = None, disks: Sequence[Disk] = ()) -> float:
     """Seconds that a run of the bench guest takes in this process; raises EmuError if it fails."""
-    vm = new_vm(append, config, disk)
+    vm = new_vm(append, config, disks)
     start = time.perf_counter()
     stop = vm.run()
     seconds = time.perf_counter() - start

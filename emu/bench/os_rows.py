@@ -42,7 +42,7 @@ def _run_here(append: str, image: Path, config: VmConfig) -> float:
     """Seconds of a run on a copy of the image in memory."""
     files = launch.boot_files(launch.Boot(images.guest(GUEST), append), config.memory_bytes)
     console = launch.RecordingConsole()
-    vm = launch.new_machine(config, files, console, None, disk.copy_disk(image))
+    vm = launch.new_machine(config, files, console, None, [disk.copy_disk(image)])
     start = time.perf_counter()
     stop = vm.run()
     seconds = time.perf_counter() - start
@@ -151,7 +151,7 @@ def _throughput(memory_mib: int, balloon_to_mib: int) -> int:
         make(image, 2 * memory_mib * MIB, 0)
         files = launch.boot_files(launch.Boot(images.guest(GUEST), f'run="{BALLOON_FILL}"'), config.memory_bytes)
         console = launch.RecordingConsole()
-        vm = launch.new_machine(config, files, console, None, disk.open_disk(image, readonly=False))
+        vm = launch.new_machine(config, files, console, None, [disk.open_disk(image, readonly=False)])
         stop = vm.run()
         size = vm.balloon.size
         vm.close()

@@ -11,8 +11,9 @@ from emu.errors import EmuError
 from emu.events import Outcome
 from emu.suite import cases
 from emu.suite.pool import Pool
+from emu.suite.reading import read_suite
 from emu.suite.results import FAIL, jobs_of
-from emu.suite.run import run_guest
+from emu.suite.run import Limits, run_guest
 from emu.suite.runner import run_jobs
 from emu.vm import launch
 
@@ -26,7 +27,7 @@ def matrix() -> Row:
     """Every combination of bits of a PTE, a PDE and the control registers with every kind of access, checked one by one."""
     image = cases.own_suite().with_name(MATRIX)
     start = time.perf_counter()
-    run = run_guest(launch.Boot(image), memory_bytes=VmConfig().memory_bytes, mmu=Mmu.SHADOW, limit=MATRIX_LIMIT)
+    run = run_guest(launch.Boot(image), memory_bytes=VmConfig().memory_bytes, mmu=Mmu.SHADOW, limits=Limits(MATRIX_LIMIT))
     seconds = time.perf_counter() - start
     if run.outcome is not Outcome.EXITED or run.value:
         raise EmuError(f"{MATRIX}: {run.outcome}, value {run.value}: run `emu test -k matrix`")
@@ -36,7 +37,7 @@ def matrix() -> Row:
 
 def suite() -> Row:
     """The whole suite that comes with emu under both MMUs, start of the worker processes included."""
-    jobs = jobs_of(cases.read_suite(cases.own_suite()), tuple(Mmu))
+    jobs = jobs_of(read_suite(cases.own_suite()), tuple(Mmu))
     start = time.perf_counter()
     with Pool(SUITE_WORKERS) as pool:
         results = list(run_jobs(pool, jobs))

@@ -7,37 +7,65 @@ from typing import Annotated
 
 import typer
 
-from emu import events
+from emu import __version__, events, images
+from emu.bench.names import NAMES
+from emu.cli import completion
+from emu.cli.boot_options import BootOptions
 from emu.cli.console import write_out
+from emu.cli.disk_commands import disk_app
+from emu.cli.request import OPTIONAL_VALUES, Request
 from emu.config import (
+    MICROSECONDS,
     SHADOW_SWITCHES,
     Mmu,
     VmConfig,
     parse_balloon,
+    parse_count,
     parse_duration,
+    parse_mmu,
+    parse_moment,
+    parse_number,
     parse_shadow_memory,
     parse_size,
     parse_switches,
 )
 from emu.errors import UsageError
+from emu.outputs import JUNIT, PARQUET, SNAPSHOT, TRACE, check_output
+from emu.trace.selection import Selection
 from emu.units import MIB, PAGE_BYTES
+from emu.wording import unknown
 
 DEFAULTS = VmConfig()
 SHORTEST_US = 100_000  # a slice of the host's virtual time
 SHADOW_MEMORY = f"{DEFAULTS.shadow_pages * PAGE_BYTES // MIB}M"
-OPTIONAL_VALUES = {"--trace": "-", "--tables": "end"}  # options whose value may be left out, and what that means
 
 app = typer.Typer(
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="A virtual machine monitor and a laboratory for virtual-machine memory management.",
 )
+app.add_typer(disk_app, name="disk")
 
 
-def normalize(arguments: list[str]) -> list[str]:
-    """Give options with an optional value their meaning without one: Typer knows only options with or without."""
-    return [f"{item}={OPTIONAL_VALUES[item]}" if item in OPTIONAL_VALUES else item for item in arguments]
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"emu {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def emu(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print emu's version.")
+    ] = False,
+) -> None:
+    """A virtual machine monitor and a laboratory for virtual-machine memory management."""
+
+
+@app.command("help")
+def show_help(names: Annotated[list[str] | None, typer.Argument(metavar="COMMAND", help="Which; none: all.")] = None) -> None:
+    """Show the help of a command, as its --help does."""
+    app([*(names or ()), "--help"], prog_name="emu", standalone_mode=False)
 
 
 def _event_groups(names: str | None, *, traced: bool) -> frozenset[str]:
@@ -48,68 +76,145 @@ def _event_groups(names: str | None, *, traced: bool) -> frozenset[str]:
     groups = [name.strip() for name in names.split(",")] if names is not None else list(events.GROUPS)
     for name in groups:
         if name not in events.GROUPS:
-            raise UsageError(f"unknown event group '{name}': known are {', '.join(events.GROUPS)}")
+            raise unknown("event group", name, events.GROUPS)
     return frozenset(groups)
 
 
-def _check_tables(at: str | None) -> str | None:
-    if at is not None and at != OPTIONAL_VALUES["--tables"] and not (at.isascii() and at.isdigit()):
-        raise UsageError(f"--tables={at}: expected a virtual time in instructions, or nothing for the end of the run")
-    return at
+def _time_limit(text: str | None) -> int | None:
+    """Virtual time in instructions of a limit such as `30s`."""
+    if text is None:
+        return None
+    microseconds = parse_duration(text, what="--time-limit")
+    if not microseconds:
+        raise UsageError("--time-limit 0: at least 1us is needed")
+    return microseconds * DEFAULTS.insns_per_second // MICROSECONDS
+
+
+def _moment(text: str | None, what: str) -> int | None:
+    """Virtual time in instructions of an option."""
+    return None if text is None else parse_moment(text, DEFAULTS.insns_per_second, what=what)
+
+
+def _check_tables(at: str | None) -> str | int | None:
+    return at if at in (None, OPTIONAL_VALUES["--tables"]) else _moment(at, "--tables")
+
+
+def _find_kernel_or_disk(
+    guest: str | None, boot_disk: Path | None, append: str, module: list[Path] | None
+) -> tuple[str | None, Path | None]:
+    """A guest and a boot disk, of which one is None: the name of a boot disk that comes with emu will do as guest."""
+    if boot_disk is not None and (guest is not None or append or module):
+        raise UsageError("--boot-disk boots without a kernel: it takes no guest, --append or --module")
+    if boot_disk is None and guest is None:
+        raise UsageError("nothing to boot: give a guest, or --boot-disk FILE")
+    if guest in [info.name for info in images.disks()]:
+        if append or module:
+            raise UsageError(f"{guest} is a boot disk, which boots without a kernel: it takes no --append or --module")
+        return None, Path(guest)
+    return guest, boot_disk
 
 
 @app.command()
 def boot(
-    guest: Annotated[str | None, typer.Argument(help="A guest that comes with emu, by name, or a multiboot kernel file.")] = None,
-    memory: Annotated[str, typer.Option(help="Size of guest memory.")] = f"{DEFAULTS.memory_bytes // MIB}M",
-    append: Annotated[str, typer.Option(help="Arguments on the kernel's command line.")] = "",
-    module: Annotated[list[Path] | None, typer.Option(help="A file to pass as a boot module; repeatable.")] = None,
+    guest: Annotated[
+        str | None,
+        typer.Argument(
+            help="A guest or boot disk that comes with emu, by name, or a multiboot kernel file.",
+            autocompletion=completion.guests,
+        ),
+    ] = None,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="Size of guest memory.")] = f"{DEFAULTS.memory_bytes // MIB}M",
+    append: Annotated[str, typer.Option(metavar="TEXT", help="Arguments on the kernel's command line.")] = "",
+    module: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A file to pass as a boot module; repeatable.")
+    ] = None,
     boot_disk: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Boot from this disk image, in real mode, instead of a kernel.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Boot from this disk image, in real mode, instead of a kernel.",
+            autocompletion=completion.boot_disks,
+        ),
     ] = None,
     disk: Annotated[
-        str | None, typer.Option(metavar="FILE[,readonly]", help="Attach a disk: a raw image, or memory:SIZE for an empty one.")
+        list[str] | None,
+        typer.Option(metavar="FILE[,readonly]", help="Attach a disk: a raw image, or memory:SIZE for an empty one; repeatable."),
     ] = None,
-    disk_latency: Annotated[str, typer.Option(help="Virtual time of each disk command.")] = f"{DEFAULTS.disk_latency_us}us",
+    disk_latency: Annotated[
+        str, typer.Option(metavar="TIME", help="Virtual time of each disk command.")
+    ] = f"{DEFAULTS.disk_latency_us}us",
     disk_bandwidth: Annotated[
-        str, typer.Option(help="Bytes that the disk transfers in a second of virtual time.")
+        str, typer.Option(metavar="SIZE", help="Bytes that the disk transfers in a second of virtual time.")
     ] = f"{DEFAULTS.disk_bytes_per_second // MIB}M",
     balloon: Annotated[
         str, typer.Option(metavar="SIZE@TIME,...", help="Targets of the balloon at virtual times, such as 8M@10s,0@20s.")
     ] = "",
-    mmu: Annotated[Mmu, typer.Option(help="How the guest's paging is virtualized.")] = DEFAULTS.mmu,
+    mmu: Annotated[
+        str, typer.Option(metavar="|".join(Mmu), help="How the guest's paging is virtualized.", autocompletion=lambda: list(Mmu))
+    ] = DEFAULTS.mmu.value,
     shadow: Annotated[
         str,
-        typer.Option(metavar="SWITCHES", help=f"Optimizations of the shadow MMU to do without: {', '.join(SHADOW_SWITCHES)}."),
+        typer.Option(
+            metavar="SWITCHES",
+            help=f"Optimizations of the shadow MMU to do without: {', '.join(SHADOW_SWITCHES)}, or all.",
+            autocompletion=completion.shadow_switches,
+        ),
     ] = "",
-    shadow_memory: Annotated[str, typer.Option(help="Cap on shadow page tables; least recently used ones go.")] = SHADOW_MEMORY,
-    cpu_limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many guest instructions.")] = None,
+    shadow_memory: Annotated[
+        str, typer.Option(metavar="SIZE", help="Cap on shadow page tables; least recently used ones go.")
+    ] = SHADOW_MEMORY,
+    cpu_limit: Annotated[
+        str | None, typer.Option(metavar="COUNT", help="Stop after so many guest instructions, such as 5M (million).")
+    ] = None,
+    time_limit: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Stop at this virtual time, such as 30s; sleep counts too.")
+    ] = None,
     trace: Annotated[str | None, typer.Option(metavar="[=FILE]", help="Trace events to standard error, or to a file.")] = None,
     select: Annotated[
-        str | None, typer.Option("--events", help=f"Groups of events to trace: {', '.join(events.GROUPS)}.")
+        str | None,
+        typer.Option(
+            "--events",
+            metavar="GROUPS",
+            help=f"Groups of events to trace: {', '.join(events.GROUPS)}.",
+            autocompletion=completion.event_groups,
+        ),
     ] = None,
+    trace_firmware: Annotated[
+        bool,
+        typer.Option("--trace-firmware", help="Trace the boot ROM too, from a reset to the first instruction outside of it."),
+    ] = False,
+    trace_from: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Trace from this virtual time on: instructions such as 5M, or 2s.")
+    ] = None,
+    trace_until: Annotated[str | None, typer.Option(metavar="TIME", help="Trace until this virtual time.")] = None,
     tables: Annotated[
-        str | None, typer.Option(metavar="[=AT]", help="Print the page tables at the end, or at a virtual time.")
+        str | None, typer.Option(metavar="[=AT]", help="Print the page tables at the end, or at a virtual time such as 5M or 2s.")
     ] = None,
     vga: Annotated[bool, typer.Option("--vga", help="Print the text on the screen at the end.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print a summary object as the last line of output.")] = False,
     raw_exit: Annotated[bool, typer.Option("--raw-exit", help="Exit value 0 ends with status 1, as in QEMU.")] = False,
     no_reboot: Annotated[bool, typer.Option("--no-reboot", help="A reset by the guest ends the run.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary on standard error.")] = False,
-) -> int:
-    """Boot a guest kernel, or a disk. Its serial port is standard input and output."""
-    from emu.cli.boot import BootOptions, boot as run_boot  # noqa: I001, PLC0415  (heavy: only this command needs it)
-
+) -> Request:
+    """Boot a guest kernel, or a disk. Its serial port is standard input and output; Ctrl-A h tells of keys."""
     if trace == "":
         raise UsageError("--trace=: a file name is missing; --trace alone traces to standard error")
-    if boot_disk is not None and (guest is not None or append or module):
-        raise UsageError("--boot-disk boots without a kernel: it takes no guest, --append or --module")
-    if boot_disk is None and guest is None:
-        raise UsageError("nothing to boot: give a guest, or --boot-disk FILE")
+    if trace is not None and trace != OPTIONAL_VALUES["--trace"]:
+        check_output(Path(trace), TRACE, "--trace")
+    selects_times = trace_from is not None or trace_until is not None
+    if trace is None and (trace_firmware or selects_times):
+        raise UsageError("--trace-firmware, --trace-from and --trace-until select what --trace shows: give --trace too")
+    guest, boot_disk = _find_kernel_or_disk(guest, boot_disk, append, module)
+    selection = Selection(
+        _event_groups(select, traced=trace is not None),
+        with_firmware=trace_firmware,
+        since=_moment(trace_from, "--trace-from") or 0,
+        until=_moment(trace_until, "--trace-until"),
+    )
     config = VmConfig(
         memory_bytes=parse_size(memory),
-        mmu=mmu,
-        events=_event_groups(select, traced=trace is not None),
+        mmu=parse_mmu(mmu),
+        events=selection.recorded,
         shadow_switches=parse_switches(shadow),
         shadow_pages=parse_shadow_memory(shadow_memory),
         balloon_plan=parse_balloon(balloon, DEFAULTS.insns_per_second),
@@ -119,12 +224,14 @@ def boot(
     options = BootOptions(
         guest=guest,
         boot_disk=boot_disk,
-        disk=disk,
+        disks=tuple(disk or ()),
         config=config,
         append=append,
         modules=tuple(module or ()),
-        insn_limit=cpu_limit,
+        insn_limit=None if cpu_limit is None else parse_count(cpu_limit, what="--cpu-limit"),
+        time_limit=_time_limit(time_limit),
         trace=trace,
+        selection=selection,
         tables=_check_tables(tables),
         as_json=json,
         raw_exit=raw_exit,
@@ -132,61 +239,24 @@ def boot(
         shows_screen=vga,
         quiet=quiet,
     )
-    return run_boot(options)
 
+    def run() -> int:
+        from emu.cli.boot import boot as run_boot
 
-disk_app = typer.Typer(no_args_is_help=True, help="Make and look into disk images for the guest operating system.")
-app.add_typer(disk_app, name="disk")
-ImageFile = Annotated[Path, typer.Argument(metavar="FILE", help="The image.")]
+        return run_boot(options)
 
-
-@disk_app.command("make")
-def disk_make(
-    file: ImageFile,
-    size: Annotated[str, typer.Option(help="Size of the file system.")] = "64M",
-    swap: Annotated[str, typer.Option(help="Size of the swap partition; 0 for none.")] = "0",
-    folder: Annotated[Path | None, typer.Option("--from", metavar="FOLDER", help="Put the files of this folder into it.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
-) -> int:
-    """Make an image: a file system, and a swap partition if wanted."""
-    from emu.cli import disk  # noqa: PLC0415
-
-    files_bytes, swap_bytes = parse_size(size, what="file system size"), parse_size(swap, what="swap size")
-    return disk.make(file, files_bytes, swap_bytes, folder, replace=force)
-
-
-@disk_app.command("check")
-def disk_check(file: ImageFile) -> int:
-    """Check an image's file system, as a mount would find it; status 1 if something is wrong."""
-    from emu.cli import disk  # noqa: PLC0415
-
-    return disk.check(file)
-
-
-@disk_app.command("list")
-def disk_list(file: ImageFile) -> int:
-    """List the files of an image."""
-    from emu.cli import disk  # noqa: PLC0415
-
-    return disk.list_files(file)
-
-
-@disk_app.command("copy")
-def disk_copy(
-    file: ImageFile,
-    path: Annotated[str, typer.Argument(help="The file in the image.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Where to.")],
-) -> int:
-    """Copy a file out of an image."""
-    from emu.cli import disk  # noqa: PLC0415
-
-    return disk.copy(file, path, out)
+    return Request(options, run)
 
 
 @app.command()
 def host(
-    scenario: Annotated[str | None, typer.Argument(help="A scenario that comes with emu, by name, or a TOML file.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="VMs that run at once; the result is the same with any number.")] = 2,
+    scenario: Annotated[
+        str | None,
+        typer.Argument(help="A scenario that comes with emu, by name, or a TOML file.", autocompletion=completion.scenarios),
+    ] = None,
+    threads: Annotated[
+        str, typer.Option(metavar="N", help="VMs that run at once; the result is the same with any number.")
+    ] = "2",
     seconds: Annotated[str | None, typer.Option(metavar="TIME", help="End at this virtual time, such as 20s.")] = None,
     top: Annotated[
         bool, typer.Option("--top", help="Show a live table of the VMs (h: its keys), in place of what they print.")
@@ -212,11 +282,13 @@ def host(
     json: Annotated[bool, typer.Option("--json", help="Print a summary object as the last line of output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing of what VMs print, no summary.")] = False,
     list_only: Annotated[bool, typer.Option("--list", help="List the scenarios that come with emu.")] = False,
-) -> int:
+) -> Request:
     """Run many VMs on one machine, with more memory promised than there is."""
-    from emu.cli import host_options  # noqa: PLC0415
-    from emu.cli.compiling import announce_compilation  # noqa: PLC0415
+    from emu.cli import host_options
 
+    for path, form, option in ((log, PARQUET, "--log"), (sharing_pages, PARQUET, "--sharing-pages"), (save, SNAPSHOT, "--save")):
+        if path is not None:
+            check_output(path, form, option)
     if save_every is not None and save is None:
         raise UsageError("--save-every: there is no --save FILE")
     if resume is not None and scenario is not None:
@@ -224,7 +296,7 @@ def host(
     if scenario is None and resume is None and not list_only:
         raise UsageError("nothing to run: give a scenario, --resume or --list")
     if list_only:
-        return host_options.list_scenarios()
+        return Request(None, host_options.list_scenarios)
     options = host_options.HostOptions(
         scenario=None if scenario is None else host_options.find_scenario(scenario),
         scenario_file=None if scenario is None else host_options.scenario_file(scenario),
@@ -232,7 +304,7 @@ def host(
         save=save,
         save_every_us=_period(save_every, "--save-every"),
         seconds_us=_period(seconds, "--seconds"),
-        threads=threads,
+        threads=parse_number(threads, what="--threads"),
         top=top,
         log=log,
         swap_folder=swap,
@@ -243,10 +315,16 @@ def host(
         as_json=json,
         quiet=quiet,
     )
-    announce_compilation()
-    from emu.cli.host import run  # noqa: PLC0415
 
-    return run(options)
+    def run() -> int:
+        from emu.cli.compiling import prepare_native_code
+
+        prepare_native_code()
+        from emu.cli.host import run as run_host
+
+        return run_host(options)
+
+    return Request(options, run)
 
 
 def _period(text: str | None, what: str) -> int | None:
@@ -272,14 +350,17 @@ def _page(text: str) -> tuple[str, int]:
 
 
 @app.command()
-def guests() -> None:
+def guests() -> Request:
     """List the guests that come with emu, and after them the disks for --boot-disk."""
-    from emu import images  # noqa: PLC0415
+    return Request(None, _list_guests)
 
+
+def _list_guests() -> int:
     known = [(info, info.description) for info in images.guests()]
     known += [(info, f"{info.description} (--boot-disk)") for info in images.disks()]
     width = max(len(info.name) for info, _ in known)
     write_out("".join(f"{info.name:<{width}}  {description}\n" for info, description in known).encode())
+    return 0
 
 
 @app.command("test")
@@ -288,44 +369,77 @@ def run_suites(
     mmu: Annotated[str, typer.Option(help="MMUs to run under, as in shadow,nested.")] = ",".join(Mmu),
     shadow: Annotated[str, typer.Option(metavar="SWITCHES", help="Optimizations of the shadow MMU to do without.")] = "",
     pattern: Annotated[str | None, typer.Option("-k", metavar="PATTERN", help="Only cases with this in their name.")] = None,
-    workers: Annotated[int | None, typer.Option("-j", min=1, help="Processes at once; one a core if not given.")] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
+    workers: Annotated[str | None, typer.Option("-j", metavar="N", help="Processes at once; one a core if not given.")] = None,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML to this file.")] = None,
     update: Annotated[bool, typer.Option("--update", help="Rewrite golden files.")] = False,
     qemu: Annotated[bool, typer.Option("--qemu", help="Run each case in QEMU too, and compare.")] = False,
+    allow_qemu_options: Annotated[
+        bool, typer.Option("--allow-qemu-options", help="Pass on what a suite has for QEMU, which can read and write any file.")
+    ] = False,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="End a run after so much time of this machine's clock, such as 60s.")
+    ] = None,
+    output_limit: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="End a run that prints more than this; 4M if not given.")
+    ] = None,
     tap: Annotated[bool, typer.Option("--tap", help="Print TAP instead of lines.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print an object a run instead of lines.")] = False,
     only_list: Annotated[bool, typer.Option("--list", help="Name the runs, and do nothing.")] = False,
-) -> int:
+) -> Request:
     """Run suites of guest binaries."""
-    from emu.cli.test import TestOptions, parse_mmus, test as run_test  # noqa: I001, PLC0415
+    from emu.cli.test import TestOptions, parse_mmus, parse_output_limit, parse_timeout, test as run_test  # noqa: I001
 
     if tap and json:
         raise UsageError("--tap and --json exclude each other")
+    if junit is not None:
+        check_output(junit, JUNIT, "--junit")
     options = TestOptions(
         paths=tuple(paths or ()),
         mmus=parse_mmus(mmu),
         shadow_switches=parse_switches(shadow),
         pattern=pattern,
-        workers=workers,
+        workers=None if workers is None else parse_number(workers, what="-j"),
         junit=junit,
         update=update,
         beside_qemu=qemu,
+        allows_qemu_options=allow_qemu_options,
+        timeout_us=parse_timeout(timeout),
+        output_limit=parse_output_limit(output_limit),
         as_tap=tap,
         as_json=json,
         only_list=only_list,
     )
-    return run_test(options)
+    return Request(options, lambda: run_test(options))
 
 
 @app.command()
 def bench(
-    names: Annotated[list[str] | None, typer.Argument(help="Benchmarks to run; all if none is named.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Benchmarks to run; all if none is named.", autocompletion=completion.benchmarks),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print an object a row instead of a table.")] = False,
-) -> int:
+    only_list: Annotated[bool, typer.Option("--list", help="Name the benchmarks, and do nothing.")] = False,
+) -> Request:
     """Measure this machine: exits, guest code, start-up, beside QEMU and plain Unicorn."""
-    from emu.cli.compiling import announce_compilation  # noqa: PLC0415
+    for name in names or ():
+        if name not in NAMES:
+            raise unknown("benchmark", name, NAMES)
+    if only_list:
+        return Request(None, _list_benchmarks)
+    chosen = tuple(names or NAMES)
 
-    announce_compilation()
-    from emu.cli.bench import bench as run_bench  # noqa: PLC0415
+    def run() -> int:
+        from emu.cli.compiling import prepare_native_code
 
-    return run_bench(names or [], as_json=json)
+        prepare_native_code()
+        from emu.cli.bench import bench as run_bench
+
+        return run_bench(chosen, as_json=json)
+
+    return Request((chosen, json), run)
+
+
+def _list_benchmarks() -> int:
+    write_out("".join(f"{name}\n" for name in NAMES).encode())
+    return 0

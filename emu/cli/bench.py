@@ -6,30 +6,28 @@ import json
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
 
+from emu.bench.names import NAMES
 from emu.bench.rows import BENCHMARKS, Row
-from emu.errors import UsageError
-from emu.machine import native
+from emu.cli.console import write_out
 
 DIGITS = 3
+NAME_WIDTH = max(map(len, NAMES))
 
 
 def bench(names: Sequence[str], *, as_json: bool) -> int:
-    """Run the named benchmarks, all of them if none is named; raises UsageError for an unknown name."""
-    for name in names:
-        if name not in BENCHMARKS:
-            raise UsageError(f"unknown benchmark '{name}': known are {', '.join(BENCHMARKS)}")
+    """Run the named benchmarks; each row is printed when it is measured."""
     errors = Console(stderr=True)
-    rows: list[Row] = []
-    for name in names or BENCHMARKS:
-        with errors.status(f"measuring {name}"):
-            rows.append(BENCHMARKS[name]())
-        if as_json:
-            print(json.dumps(_object(rows[-1])), flush=True)
-    native.mark_cache_complete()
     if not as_json:
-        _print_table(rows)
+        _print_line("name", "value", "unit", "peer", "peer's value", "ratio", "")
+    for name in names:
+        with errors.status(f"measuring {name}"):
+            row = BENCHMARKS[name]()
+        if as_json:
+            write_out((json.dumps(_object(row)) + "\n").encode())
+        else:
+            values = (_number(row.value), row.unit, row.peer, _number(row.peer_value), _number(row.ratio), row.note)
+            _print_line(row.name, *values)
     return 0
 
 
@@ -49,10 +47,7 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.{DIGITS}g}"
 
 
-def _print_table(rows: Sequence[Row]) -> None:
-    table = Table("name", box=None, pad_edge=False)
-    for heading in ("value", "unit", "peer", "peer's value", "ratio", ""):
-        table.add_column(heading, justify="right" if heading in ("value", "peer's value", "ratio") else "left")
-    for row in rows:
-        table.add_row(row.name, _number(row.value), row.unit, row.peer, _number(row.peer_value), _number(row.ratio), row.note)
-    Console(highlight=False, width=100).print(table)
+def _print_line(name: str, value: str, unit: str, peer: str, peer_value: str, ratio: str, note: str) -> None:
+    """Columns of widths that are known before the rows are."""
+    line = f"{name:<{NAME_WIDTH}} {value:>9}  {unit:<7} {peer:<15} {peer_value:>12} {ratio:>9}  {note}"
+    write_out((line.rstrip() + "\n").encode())

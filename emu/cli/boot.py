@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TextIO
+from collections.abc import Callable
+from typing import Any
 
-import numpy as np
 from rich.console import Console as RichConsole
 from rich.table import Table
 
-from emu.cli.compiling import announce_compilation
+from emu.cli.boot_options import AT_END, BootOptions
+from emu.cli.compiling import prepare_native_code
 from emu.cli.console import HostConsole, write_out
-from emu.config import VmConfig
+from emu.cli.trace_output import trace_output
 from emu.devices import vga
 from emu.devices.ata import DriveCounts
 from emu.devices.balloon import Balloon
-from emu.errors import OutputError
+from emu.errors import OutputError, explain
 from emu.events import Outcome
-from emu.machine import crash, native
+from emu.machine import crash
 from emu.trace import counters
 from emu.vm import launch
 
-STANDARD_ERROR = "-"
-AT_END = "end"
 STATUS_LIMIT, STATUS_TRIPLE_FAULT, STATUS_HALTED, STATUS_RESET, STATUS_UNSUPPORTED, STATUS_INTERRUPTED = (
     124,
     80,
@@ -39,26 +33,6 @@ STATUS_LIMIT, STATUS_TRIPLE_FAULT, STATUS_HALTED, STATUS_RESET, STATUS_UNSUPPORT
 )
 
 
-@dataclass(frozen=True)
-class BootOptions:
-    """What the command line asks for."""
-
-    guest: str | None
-    boot_disk: Path | None  # either this or `guest`
-    disk: str | None  # as `launch.open_disk` takes it
-    config: VmConfig
-    append: str
-    modules: tuple[Path, ...]
-    insn_limit: int | None
-    trace: str | None  # a file, STANDARD_ERROR, or no trace
-    tables: str | None  # AT_END or a virtual time
-    as_json: bool
-    raw_exit: bool
-    no_reboot: bool
-    shows_screen: bool
-    quiet: bool
-
-
 def what_to_boot(options: BootOptions) -> launch.Boot:
     """The image that the command line names; raises UsageError when there is none."""
     if options.boot_disk is not None:
@@ -66,75 +40,81 @@ def what_to_boot(options: BootOptions) -> launch.Boot:
     return launch.Boot(launch.find_image(options.guest or ""), options.append, options.modules)
 
 
-@contextlib.contextmanager
-def trace_output(target: str | None) -> Iterator[Callable[[np.ndarray], None] | None]:
-    """A function that writes event records as text to `target`; raises OutputError when it cannot."""
-    if target is None:
-        yield None
-        return
-    from emu.trace import text  # noqa: PLC0415  (loads Capstone: only for a trace)
-
-    try:
-        with contextlib.ExitStack() as stack:
-            stream: TextIO = sys.stderr
-            if target == STANDARD_ERROR and sys.stderr is None:
-                raise OutputError("standard error: cannot write the trace (it is closed)")
-            if target != STANDARD_ERROR:
-                stream = stack.enter_context(Path(target).open("w", encoding="utf-8"))
-
-            def write(records: np.ndarray) -> None:
-                try:
-                    stream.writelines(line + "\n" for line in text.lines(records))
-                except OSError as error:
-                    raise _lost_trace(target, error) from error
-
-            yield write
-    except OSError as error:
-        raise _lost_trace(target, error) from error
-
-
-def _lost_trace(target: str, error: OSError) -> OutputError:
-    name = "standard error" if target == STANDARD_ERROR else target
-    return OutputError(f"{name}: cannot write the trace ({(error.strerror or str(error)).lower()})")
-
-
 def boot(options: BootOptions) -> int:
     """Boot, run, sum up; the exit status of the command."""
     config = options.config
-    files = launch.boot_files(what_to_boot(options), config.memory_bytes)
-    disk = None if options.disk is None else launch.open_disk(options.disk)
-    announce_compilation()
+    what = what_to_boot(options)
+    files = launch.boot_files(what, config.memory_bytes)
+    disks = launch.open_disks(options.disks, what)
+    prepare_native_code()
     console = HostConsole()
-    if disk is not None:
+    for disk in disks:
         disk.on_trouble = console.write_trouble
     crash.install()
     crash.at_crash(console.restore)
-    with trace_output(options.trace) as on_events:
-        vm = launch.new_machine(config, files, console, on_events, disk)
-        vm.no_reboot = options.no_reboot
-        console.show_progress(lambda: f"{vm.retired_insns:,} instructions, virtual time {vm.virtual_seconds:.3f} s")
-        with console.session(vm.interrupt):
-            stop = _run(vm, options)
-        native.mark_cache_complete()
-        vm.stop_event(stop)
-    if options.tables == AT_END:
-        _print_tables(vm)
-    if options.shows_screen:
-        _print_screen(vm)
-    status = exit_status(stop, raw=options.raw_exit)
-    if not options.quiet:
-        _print_summary(vm, stop)
-    if options.as_json:
-        write_out((json.dumps(summary(vm, stop, options, status)) + "\n").encode())
+    failures: list[BaseException] = []
+    stop = None
+    try:
+        with trace_output(options.trace, options.selection, console) as on_events:
+            vm = launch.new_machine(config, files, console, on_events, disks)
+            vm.no_reboot = options.no_reboot
+            crash.at_crash(vm.flush_events)
+            console.show_progress(lambda: f"{vm.retired_insns:,} instructions, virtual time {vm.virtual_seconds:.3f} s")
+            with console.session(vm.interrupt):
+                stop = _run_to_an_end(vm, options, failures)
+            vm.stop_event(stop)
+    except OutputError as error:
+        if stop is None:
+            raise
+        failures.append(error)
+    status = _status(stop, failures, raw=options.raw_exit)
+    for show in _reports(vm, stop, options, status):
+        try:
+            show()
+        except Exception as error:  # noqa: BLE001  (what else there is to say is still said)
+            failures.append(error)
+    if failures and not isinstance(failures[0], KeyboardInterrupt):
+        raise failures[0]
     return status
 
 
+def _run_to_an_end(vm: Any, options: BootOptions, failures: list[BaseException]) -> Any:
+    """How the run ended; what emu itself, or a second Ctrl-C, ended it with is in `failures`."""
+    from emu.vm.exits import Stop  # noqa: PLC0415  (compiles on import)
+
+    try:
+        return _run(vm, options)
+    except KeyboardInterrupt as error:
+        failures.append(error)
+        return Stop(Outcome.INTERRUPTED)
+    except Exception as error:  # noqa: BLE001  (main explains it, when all else has been said)
+        failures.append(error)
+        return Stop(Outcome.FAILED, why=str(explain(error)))
+
+
+def _status(stop: Any, failures: list[BaseException], *, raw: bool) -> int:
+    if not failures:
+        return exit_status(stop, raw=raw)
+    return STATUS_INTERRUPTED if isinstance(failures[0], KeyboardInterrupt) else explain(failures[0]).exit_status
+
+
+def _reports(vm: Any, stop: Any, options: BootOptions, status: int) -> list[Callable[[], None]]:
+    """What is to be printed at the end."""
+    reports: list[tuple[bool, Callable[[], None]]] = [
+        (options.tables == AT_END, lambda: _print_tables(vm)),
+        (options.shows_screen, lambda: _print_screen(vm)),
+        (not options.quiet, lambda: _print_summary(vm, stop)),
+        (options.as_json, lambda: write_out((json.dumps(summary(vm, stop, options, status)) + "\n").encode())),
+    ]
+    return [show for is_wanted, show in reports if is_wanted]
+
+
 def _run(vm: Any, options: BootOptions) -> Any:
-    if options.tables in (None, AT_END):
-        return vm.run(limit=options.insn_limit)
-    vm.run_until(int(options.tables or 0), limit=options.insn_limit)
+    if options.tables is None or options.tables == AT_END:
+        return vm.run(limit=options.insn_limit, time_limit=options.time_limit)
+    vm.run_until(int(options.tables), limit=options.insn_limit, time_limit=options.time_limit)
     _print_tables(vm)
-    return vm.run(limit=options.insn_limit)
+    return vm.run(limit=options.insn_limit, time_limit=options.time_limit)
 
 
 def exit_status(stop: Any, *, raw: bool) -> int:
@@ -165,7 +145,8 @@ def summary(vm: Any, stop: Any, options: BootOptions, status: int) -> dict[str, 
         "virtual_time": vm.virtual_time,
         "post_code": vm.board.system.post_code,
         "screen": None if (screen := vm.screen()) is None else [line.rstrip() for line in screen],
-        "disk": None if vm.board.ide.drive is None else dataclasses.asdict(vm.board.ide.drive.counts),
+        "disk": disk_summary(vm),
+        "disks": [{"name": drive.disk.name, **dataclasses.asdict(drive.counts)} for drive in vm.board.ide.drives],
         "balloon": balloon_summary(vm.balloon),
         "counters": counters.counters(vm.control, vm.state.counters),
     }
@@ -179,8 +160,9 @@ def _print_summary(vm: Any, stop: Any) -> None:
         f"emu: {what}{why} after {vm.retired_insns:,} instructions, virtual time {vm.virtual_seconds:.6f} s",
         markup=False,
     )
-    if vm.board.ide.drive is not None:
-        errors.print(_disk_line(vm.board.ide.drive.counts), markup=False)
+    for number, drive in enumerate(vm.board.ide.drives, 1):
+        name = "disk" if len(vm.board.ide.drives) == 1 else f"disk {number}"
+        errors.print(_disk_line(name, drive.counts), markup=False)
     if vm.balloon.counts.calls or vm.balloon.target:
         errors.print(_balloon_line(vm.balloon), markup=False)
     table = Table.grid(padding=(0, 3))
@@ -194,6 +176,12 @@ def _print_summary(vm: Any, stop: Any) -> None:
         cells = [counts[row + rows * column] for column in range(columns) if row + rows * column < len(counts)]
         table.add_row(*(str(part) if isinstance(part, str) else f"{part:,}" for cell in cells for part in cell))
     errors.print(table)
+
+
+def disk_summary(vm: Any) -> dict[str, int] | None:
+    """What all disks did, in the summary's JSON; null if there is none."""
+    counts = [dataclasses.asdict(drive.counts) for drive in vm.board.ide.drives]
+    return {name: sum(one[name] for one in counts) for name in counts[0]} if counts else None
 
 
 def balloon_summary(balloon: Balloon) -> dict[str, Any] | None:
@@ -218,16 +206,16 @@ def _balloon_line(balloon: Balloon) -> str:
     )
 
 
-def _disk_line(counts: DriveCounts) -> str:
+def _disk_line(name: str, counts: DriveCounts) -> str:
     return (
-        f"emu: disk: {counts.reads:,} reads of {counts.read_bytes:,} bytes, {counts.writes:,} writes of {counts.written_bytes:,} bytes, "
+        f"emu: {name}: {counts.reads:,} reads of {counts.read_bytes:,} bytes, {counts.writes:,} writes of {counts.written_bytes:,} bytes, "
         f"{counts.flushes:,} flushes, {counts.errors:,} errors"
     )
 
 
 def _print_tables(vm: Any) -> None:
-    from emu.trace import tables_text  # noqa: PLC0415
-    from emu.vm import tables  # noqa: PLC0415
+    from emu.trace import tables_text
+    from emu.vm import tables
 
     vm.flush_events()
     title = f"page tables at virtual time {vm.virtual_time}, CR3 {vm.guest_cr3:08x}, {vm.config.mmu} paging"

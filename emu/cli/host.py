@@ -26,7 +26,7 @@ from emu.host.host import Host
 from emu.host.hosted import HostedVm, Phase
 from emu.host.report import find_page, page_report, sharing_report, write_sharing_table
 from emu.host.statistics import machine_row, state_line, vm_rows
-from emu.machine import crash, native
+from emu.machine import crash
 
 STATUS_INTERRUPTED = 130
 STATUS_VM_FAILED = 1
@@ -74,8 +74,9 @@ def _identity(path: Path) -> tuple[int, ...] | None:
 
 @dataclass
 class _Problems:
-    """What could not be written, in the order of what it costs the user."""
+    """What failed, in the order of what it costs the user."""
 
+    run: BaseException | None = None  # the run itself: it is raised when all that is known by then has been said
     save: EmuError | None = None
     report: EmuError | None = None
     log: EmuError | None = None
@@ -97,16 +98,16 @@ def run(options: HostOptions) -> int:
         saver = None if options.save is None else Saver(host, options.save, ending)
         record = None if options.log is None else log.HostLog(options.log, log.metadata(host))
         watcher = Watcher(host, _display(options, ending), record)
+        crash.at_crash(watcher.finish_log)
         try:
-            _go(host, watcher, saver, options, ending)
-            if saver is not None:
+            problems.run = _failure_of(lambda: _go(host, watcher, saver, options, ending))
+            if saver is not None and problems.run is None:
                 problems.save = _attempt(saver.save_last)
             watcher.measure_rest()
         finally:
             watcher.finish_log()
             watcher.close()
         problems.log, problems.display = watcher.log_problem, watcher.display_problem
-        native.mark_cache_complete()
         texts = _texts(host, options)
         failed = any(map(_has_failed, host.vms))
         if options.sharing_pages is not None:
@@ -116,6 +117,15 @@ def run(options: HostOptions) -> int:
     said = _attempt(lambda: _tell(options, texts, [] if saver is None else saver.messages))
     problems.display = problems.display or said
     return _status(problems, is_interrupted=bool(ending.seen), has_failed=failed)
+
+
+def _failure_of(action: Callable[[], object]) -> BaseException | None:
+    """Do something that may fail in any way; how it failed."""
+    try:
+        action()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  (raised in the end, by `_status`)
+        return error
+    return None
 
 
 def _attempt(action: Callable[[], object]) -> EmuError | None:
@@ -129,7 +139,7 @@ def _attempt(action: Callable[[], object]) -> EmuError | None:
 
 def _status(problems: _Problems, *, is_interrupted: bool, has_failed: bool) -> int:
     """The exit status; raises the worst of the problems. That a terminal is gone is no news to who ended the run."""
-    worst = problems.save or problems.report or problems.log
+    worst = problems.run or problems.save or problems.report or problems.log
     if worst is None and not is_interrupted:
         worst = problems.display
     if worst is not None:

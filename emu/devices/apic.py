@@ -1,7 +1,8 @@
 """The local APIC of the only processor (Intel SDM vol. 3, ch. 10; AMD64 APM vol. 2, ch. 16). Its timer ticks in virtual time.
 
 After power-on it is software-disabled and the 8259's interrupts pass through it. The bus to other processors is not there:
-what is sent to anyone else is gone, and INIT and start-up messages to this processor are ignored. LINT0 knows one mode, ExtINT.
+what is sent to anyone else is gone, and INIT and start-up messages to this processor are ignored. LINT0, where the
+8259 is, works in the modes ExtINT and NMI; nothing is wired to LINT1.
 
 Invariants (asserted by `check`):
 
@@ -37,6 +38,7 @@ LVT_BITS = {  # that can be written
 LVT_MASKED, LVT_PERIODIC = 1 << 16, 1 << 17
 SVR_ENABLE, SVR_BITS = 1 << 8, 0x3FF
 FIXED, LOWEST_PRIORITY, NMI, EXTINT = 0, 1, 4, 7  # delivery modes
+MODE_SHIFT, MODE_MASK = 8, 7 << 8  # of LVT entries
 ICR_BITS, ICR_LOGICAL = 0xC_CFFF, 1 << 11
 NO_SHORTHAND, TO_SELF, TO_ALL = 0, 1, 2
 SEND_ILLEGAL, RECEIVE_ILLEGAL, ILLEGAL_REGISTER = 1 << 5, 1 << 6, 1 << 7  # in ESR
@@ -90,7 +92,7 @@ class LocalApic:
     @property
     def passes_pic(self) -> bool:
         """Whether the 8259's requests reach the processor."""
-        return not self._is_active or self._lvt[LVT_LINT0] & (LVT_MASKED | EXTINT << 8) == EXTINT << 8
+        return not self._is_active or self._lvt[LVT_LINT0] & (LVT_MASKED | MODE_MASK) == EXTINT << MODE_SHIFT
 
     @property
     def task_priority(self) -> int:
@@ -115,10 +117,24 @@ class LocalApic:
         self._isr |= 1 << vector
         return vector
 
-    def take_nmi(self) -> bool:
-        """Whether an NMI was sent since the last call."""
-        taken, self._nmi = self._nmi, False
-        return taken
+    @property
+    def has_nmi(self) -> bool:
+        """Whether an NMI was sent that the processor did not take yet: there is never more than one."""
+        return self._nmi
+
+    def take_nmi(self) -> None:
+        """The processor takes it."""
+        self._nmi = False
+
+    @property
+    def makes_nmi_of_pic(self) -> bool:
+        """Whether each request of the 8259 is an NMI."""
+        return self._is_active and self._lvt[LVT_LINT0] & (LVT_MASKED | MODE_MASK) == NMI << MODE_SHIFT
+
+    def pic_requests(self) -> None:
+        """The 8259's output, which is at LINT0, has risen."""
+        if self.makes_nmi_of_pic:
+            self._nmi = True
 
     def _processor_priority(self) -> int:
         task, served = self._kept[TPR], _highest(self._isr)

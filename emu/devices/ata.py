@@ -52,6 +52,7 @@ class DriveSettings:
     disk: Disk
     latency_insns: int  # of each command that reaches the medium
     bytes_per_second: int  # of virtual time
+    serial: str = ata_identity.SERIAL  # tells drives apart
 
 
 @dataclass
@@ -130,12 +131,15 @@ ACCESSES: dict[int, Access] = {
 
 
 class Drive:
-    """Drive 0 of a channel."""
+    """Drive 0 or 1 of a channel."""
 
-    WIRING: ClassVar = frozenset({"_settings", "_clock", "_memory", "_host", "_others", "disk"})
+    WIRING: ClassVar = frozenset({"_settings", "_number", "_clock", "_memory", "_host", "_others", "disk"})
 
-    def __init__(self, settings: DriveSettings, clock: Clock, insns_per_second: int, memory: GuestMemory, host: Host) -> None:
+    def __init__(
+        self, settings: DriveSettings, number: int, clock: Clock, insns_per_second: int, memory: GuestMemory, host: Host
+    ) -> None:
         self.disk = settings.disk
+        self._number = number
         self.counts = DriveCounts()
         self.is_broken = False  # every transfer fails, for experiments
         self.is_interrupting = False  # INTRQ, before nIEN
@@ -217,8 +221,13 @@ class Drive:
 
     @property
     def is_selected(self) -> bool:
-        """Whether the device register names this drive, and not the absent one."""
-        return not self._registers[DEVICE] & SECOND_DRIVE
+        """Whether the device register names this drive, and not the other one."""
+        return bool(self._registers[DEVICE] & SECOND_DRIVE) == bool(self._number)
+
+    @property
+    def is_occupied(self) -> bool:
+        """Whether it is at a command, and takes none."""
+        return bool(self._status & (BSY | DRQ))
 
     @property
     def masks_interrupt(self) -> bool:
@@ -227,37 +236,29 @@ class Drive:
 
     def read_status(self, *, is_alternate: bool) -> int:
         """The status; all but the alternate register take the interrupt back."""
-        self.advance()
-        if not self.is_selected:
-            return 0
         if not is_alternate:
             self._set_interrupt(False)
         return BSY if self._control & SRST else self._status
 
     def read_register(self, number: int) -> int:
         """A register other than data and status."""
-        self.advance()
         if number == FEATURES:
-            return self._error if self.is_selected else 0
+            return self._error
         word = self._registers[number]
         return (word >> 8 if self._control & HOB and number != DEVICE else word) & 0xFF
 
     def write_register(self, number: int, value: int) -> None:
-        """A register other than data and command."""
-        self.advance()
-        if not self._status & (BSY | DRQ):
-            self._control &= ~HOB
-            self._registers[number] = value if number == DEVICE else (self._registers[number] << 8 | value) & 0xFFFF
+        """A register other than data and command, while no drive is at a command."""
+        self._control &= ~HOB
+        self._registers[number] = value if number == DEVICE else (self._registers[number] << 8 | value) & 0xFFFF
 
     def write_control(self, value: int) -> None:
         """The device control register."""
-        self.advance()
         resets = self._control & ~value & SRST
         begins = value & ~self._control & SRST
         self._control = value & (SRST | NIEN | HOB)
         if resets or begins:
             self.software_reset()
-        self._host.interrupt_changed()
 
     def _set_interrupt(self, is_high: bool) -> None:
         self.is_interrupting = is_high
@@ -267,7 +268,6 @@ class Drive:
 
     def read_data(self, size: int) -> int:
         """The next bytes of a block; zeros when there is none."""
-        self.advance()
         if self._state is not State.DATA_IN:
             return 0
         value = int.from_bytes(self._buffer[self._at : self._at + size], "little")
@@ -278,7 +278,6 @@ class Drive:
 
     def write_data(self, size: int, value: int) -> None:
         """The next bytes of a block, ignored when none is wanted."""
-        self.advance()
         if self._state is not State.DATA_OUT:
             return
         part = value.to_bytes(size, "little")[: len(self._buffer) - self._at]
@@ -299,9 +298,8 @@ class Drive:
     # ---- commands ----
 
     def command(self, code: int) -> None:
-        """The command register was written."""
-        self.advance()
-        if self._control & SRST or self._status & (BSY | DRQ) or not (self.is_selected or code == EXECUTE_DIAGNOSTIC):
+        """The channel's command register was written: a command for the selected drive, or for both."""
+        if self._control & SRST or self.is_occupied or not (self.is_selected or code == EXECUTE_DIAGNOSTIC):
             return
         self._control &= ~HOB
         self._set_interrupt(False)
@@ -496,6 +494,8 @@ class Drive:
         self._buffer = bytearray(
             ata_identity.words(
                 self.disk.sectors,
+                serial=self._settings.serial,
+                is_second=bool(self._number),
                 geometry=(self._heads, self._sectors_a_track),
                 multiple=self._multiple,
                 max_multiple=MAX_MULTIPLE,
@@ -546,8 +546,9 @@ class Drive:
             self._abort()
 
     def _diagnose(self) -> None:
+        """Both drives do it; drive 0 tells."""
         self._sign()
-        self._set_interrupt(True)
+        self._set_interrupt(self._number == 0)
 
     def _recalibrate(self) -> None:
         self._start(0, self._complete)

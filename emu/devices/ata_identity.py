@@ -7,7 +7,7 @@ import struct
 HEADS, SECTORS_A_TRACK = 16, 63  # of the default CHS translation
 MAX_CYLINDERS = 16383  # more is not told: beyond, CHS does not reach
 MAX_28_BIT = (1 << 28) - 1
-MODEL, SERIAL, FIRMWARE = "EMU HARDDISK", "EM00001", "1.0"
+MODEL, SERIAL, FIRMWARE = "EMU HARDDISK", "EM00001", "1.0"  # the serial number of the first drive
 DEFAULT_MODE = 0x45  # Ultra DMA 5
 PIO_DEFAULT, PIO_FLOW, MULTIWORD, ULTRA = 0x00, 0x08, 0x20, 0x40  # transfer modes: the kind, plus a number
 IS_FIXED = 0x0040
@@ -17,7 +17,7 @@ ATA_4_TO_6 = 1 << 6 | 1 << 5 | 1 << 4
 VALID = 1 << 14  # words 83, 84, 86, 87 and 93 are to be believed
 HAS_FLUSH_EXT, HAS_FLUSH, HAS_LBA48 = 1 << 13, 1 << 12, 1 << 10
 HAS_LOOK_AHEAD, HAS_WRITE_CACHE = 1 << 6, 1 << 5
-RESET_PASSED = 0x2001  # word 93: an 80-wire cable, drive 0 passed
+RESET_PASSED = (0x2001, 0x2100)  # word 93, of drive 0 and of drive 1: an 80-wire cable, it passed
 
 
 def is_mode(mode: int) -> bool:
@@ -37,7 +37,9 @@ def _selected(mode: int, kind: int, count: int) -> int:
     return (1 << count) - 1 | (1 << 8 + chosen if 0 <= chosen < count else 0)
 
 
-def words(sectors: int, *, geometry: tuple[int, int], multiple: int, max_multiple: int, mode: int) -> bytes:
+def words(
+    sectors: int, *, serial: str, is_second: bool, geometry: tuple[int, int], multiple: int, max_multiple: int, mode: int
+) -> bytes:
     """The 512 bytes; `geometry` are heads and sectors a track that CHS addresses have now."""
     heads, track = geometry
     default_cylinders = min(sectors // (HEADS * SECTORS_A_TRACK), MAX_CYLINDERS)
@@ -51,9 +53,9 @@ def words(sectors: int, *, geometry: tuple[int, int], multiple: int, max_multipl
     told |= {63: _selected(mode, MULTIWORD, 3), 64: 0x3} | dict.fromkeys(range(65, 69), 120)  # PIO 3 and 4; ns a cycle
     told |= {80: ATA_4_TO_6, 82: HAS_LOOK_AHEAD | HAS_WRITE_CACHE, 83: VALID | HAS_FLUSH_EXT | HAS_FLUSH | HAS_LBA48, 84: VALID}
     told |= {85: HAS_LOOK_AHEAD | HAS_WRITE_CACHE, 86: HAS_FLUSH_EXT | HAS_FLUSH | HAS_LBA48, 87: VALID}
-    told |= {88: _selected(mode, ULTRA, 6), 93: VALID | RESET_PASSED} | _split(100, sectors, 4)
+    told |= {88: _selected(mode, ULTRA, 6), 93: VALID | RESET_PASSED[is_second]} | _split(100, sectors, 4)
     page = bytearray(struct.pack("<256H", *told.values()))
-    for word, value, size in ((10, SERIAL, 20), (23, FIRMWARE, 8), (27, MODEL, 40)):
+    for word, value, size in ((10, serial, 20), (23, FIRMWARE, 8), (27, MODEL, 40)):
         page[2 * word : 2 * word + size] = text(value, size)
     return bytes(page)
 

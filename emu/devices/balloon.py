@@ -10,7 +10,7 @@ vmw_balloon speaks; what happens to the pages is the VM's affair (`PageStore`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import ClassVar, Protocol
@@ -25,6 +25,7 @@ CAN_BASIC, CAN_BATCHED = 1 << 1, 1 << 2
 OFFERED = CAN_BASIC | CAN_BATCHED
 START_WITH_CAPABILITIES = 0x0300_0000
 EAX, ECX, EDX, EBX, ESI = 0, 1, 2, 3, 6  # numbers of registers in instructions
+PAGE_INSNS = 8  # virtual time of a page in a batch: a call of one page costs the driver more
 SILENT_SECONDS = 5  # of virtual time in which the driver did not learn its target: it polls each second
 SLOW_SECONDS = 10  # the target not reached for so long: slow if pages still move, stuck if none does
 
@@ -112,10 +113,13 @@ class BalloonCounts:
 class Balloon:
     """The port."""
 
-    WIRING: ClassVar = frozenset({"_clock", "_registers", "_pages"})
+    WIRING: ClassVar = frozenset({"_clock", "_took", "_registers", "_pages"})
 
-    def __init__(self, clock: Clock, insns_per_second: int, registers: Registers, pages: PageStore) -> None:
-        self._clock, self._rate = clock, insns_per_second
+    def __init__(
+        self, clock: Clock, insns_per_second: int, registers: Registers, pages: PageStore, took: Callable[[int], None]
+    ) -> None:
+        """`took` hears of virtual time for which the guest waits."""
+        self._clock, self._rate, self._took = clock, insns_per_second, took
         self._registers, self._pages = registers, pages
         self.target = 0  # pages, what the driver is told
         self.target_since = 0  # virtual time
@@ -224,6 +228,7 @@ class Balloon:
         if not self._granted & CAN_BATCHED or not 0 < count <= MAX_BATCH:
             return Status.INVALID_COMMAND
         before = self.size
+        self._took(count * PAGE_INSNS)
         status, of_pages = self._pages.batch(table, count, self.target, locking=locking)
         self._moved(before)
         self._count_refused(of_pages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -23,7 +24,7 @@ from emu.devices.uart import Uart
 from emu.devices.vga import Vga
 
 COM1_BASE = 0x3F8
-IRQ_TIMER, IRQ_COM1, IRQ_RTC, IRQ_IDE = 0, 4, 8, 14
+IRQ_TIMER, IRQ_COM1, IRQ_RTC, IRQ_IDE = 0, 4, 8, (14, 15)
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class BoardSettings:
     memory_bytes: int
     start_time: int  # of the RTC, seconds since 1970 UTC
     firmware_files: Mapping[str, bytes]  # fw_cfg files by name
-    drive: DriveSettings | None = None  # of the first IDE channel
+    drives: tuple[DriveSettings, ...] = ()  # of the IDE channels: two of the first, two of the second
 
 
 class Timed(Protocol):
@@ -62,6 +63,9 @@ class Signals(Protocol):
     def reset(self) -> None:
         """The reset line was pulled."""
 
+    def moved(self, size: int) -> None:
+        """A device moved so many bytes while the processor waited."""
+
 
 class Board:
     """Everything behind the ports."""
@@ -76,6 +80,7 @@ class Board:
         self.apic = apic.LocalApic(clock)
         self.ioapic = ioapic.IoApic(self.apic)
         self.apic.on_end_of_interrupt = self.ioapic.end_of_interrupt
+        self.pic.on_request = self.apic.pic_requests
         self.mmio.register(apic.ADDRESSES, self.apic)
         self.mmio.register(ioapic.ADDRESSES, self.ioapic)
         rate = settings.insns_per_second
@@ -86,7 +91,7 @@ class Board:
         self.system = SystemPorts(signals.reset)
         self.printer = Printer()
         self.vga = Vga(clock, rate)
-        self.fw_cfg = FwCfg(settings.firmware_files, settings.memory_bytes, memory)
+        self.fw_cfg = FwCfg(settings.firmware_files, settings.memory_bytes, memory, signals.moved)
         for device in (self.pic, self.pit, self.keyboard, self.system, self.printer, self.vga):
             for ports in device.PORTS:
                 self.ports.register(ports, device)
@@ -97,11 +102,9 @@ class Board:
         self.pci = pci.PciBus()
         self.ports.register(pci.ADDRESS_PORTS, self.pci, sizes=pci.PciBus.ADDRESS_SIZES)
         self.ports.register(pci.DATA_PORTS, self.pci, sizes=pci.PciBus.DATA_SIZES)
-        drive_irq = lambda high: self.set_line(IRQ_IDE, high)  # noqa: E731
-        self.ide = Ide(self.ports, self.pci.ide, settings.drive, clock, rate, memory, drive_irq)
-        self._timed: list[Timed] = [self.pit, self.rtc, self.apic]
-        if self.ide.drive is not None:
-            self._timed.append(self.ide.drive)
+        drive_irqs = [functools.partial(self.set_line, irq) for irq in IRQ_IDE]
+        self.ide = Ide(self.ports, self.pci.ide, settings.drives, clock, rate, memory, drive_irqs)
+        self._timed: list[Timed] = [self.pit, self.rtc, self.apic, *self.ide.timed]
         self.ports.register(debug.EXIT_PORTS, debug.DebugExit(signals.exit), sizes=debug.DebugExit.SIZES)
         self.ports.register(debug.CONSOLE_PORTS, debug.DebugConsole(signals.debug_output))
         self.reset()
@@ -144,6 +147,18 @@ class Board:
         if self.apic.passes_pic and not self.apic.has_interrupt():
             return self.pic.acknowledge()
         return self.apic.acknowledge()
+
+    def has_nmi(self) -> bool:
+        """Whether an NMI waits for the processor."""
+        return self.apic.has_nmi
+
+    def take_nmi(self) -> None:
+        """The processor takes the NMI."""
+        self.apic.take_nmi()
+
+    def may_send_nmi(self) -> bool:
+        """Whether something of the board can send one while the processor does nothing."""
+        return self.has_nmi() or self.apic.makes_nmi_of_pic or self.ioapic.may_send_nmi()
 
     def serial_room(self) -> int:
         """Bytes that COM1 can receive now."""

@@ -1,13 +1,14 @@
 """QEMU's firmware configuration device: numbered items, read byte by byte or by DMA (QEMU, docs/specs/fw_cfg.rst).
 
 A guest chooses where a transfer goes and how long it is. DMA reaches RAM and nothing else: a request that lies outside is
-not carried out, and what a transfer would store outside is dropped. No more than CHUNK_BYTES are allocated at a time.
+not carried out, and what a transfer would store outside is dropped. No more than CHUNK_BYTES are allocated at a time. The processor
+waits for the end: what is moved takes virtual time (`moved`), else a guest could have the host copy for ever at one time.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from emu.devices.guest_memory import GuestMemory
@@ -25,15 +26,16 @@ CHUNK_BYTES = 1 << 20
 
 
 class FwCfg:
-    """The device. `files` are found by name in its directory; `memory_bytes` is what it says of RAM."""
+    """The device. `files` are found by name in its directory; `memory_bytes` is what it says of RAM; `moved` hears of bytes that DMA stored."""
 
-    WIRING: ClassVar = frozenset({"_items", "_memory"})
+    WIRING: ClassVar = frozenset({"_items", "_memory", "_moved"})
 
     PORTS = (range(PORT_SELECTOR, PORT_DATA + 1), range(PORT_DMA_HIGH, PORT_DMA_LOW + 4))
     SIZES = (1, 2, 4)
 
-    def __init__(self, files: Mapping[str, bytes], memory_bytes: int, memory: GuestMemory) -> None:
+    def __init__(self, files: Mapping[str, bytes], memory_bytes: int, memory: GuestMemory, moved: Callable[[int], None]) -> None:
         self._memory = memory
+        self._moved = moved
         self._memory_bytes = memory_bytes
         names = sorted(files)
         directory = struct.pack(">I", len(names))
@@ -107,6 +109,7 @@ class FwCfg:
         """Copy from the item; what lies beyond its end reads as zero."""
         end = self._offset + length
         left = min(length, max(0, self._memory_bytes - target))
+        self._moved(left)
         while left:
             size = min(left, CHUNK_BYTES)
             part = self._item[self._offset : self._offset + size]

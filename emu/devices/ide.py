@@ -1,8 +1,9 @@
-"""PIIX3's IDE controller: two channels at the ports of a PC, and their bus masters (Intel 82371FB/SB data sheet, 2.7).
+"""PIIX3's IDE controller: two channels of two drives at the ports of a PC, and their bus masters (Intel 82371FB/SB data sheet, 2.7).
 
-Drive 0 of the first channel is there if the VM has a disk. A channel without a drive reads as zeros, whatever was written, as
-QEMU's does: a driver that looks for a drive sees a status with neither BSY nor DRDY and its own writes gone, and gives up at
-once. With all ones it would see BSY, and wait.
+Both drives of a channel take what is written to its registers, so that either knows which of them is selected; a command is for the
+selected one, and what is read comes from it. A drive that is not there reads as status 0, and a channel without drives as zeros,
+whatever was written, as QEMU's do: a driver that looks for a drive sees a status with neither BSY nor DRDY and its own writes gone, and gives
+up at once. With all ones it would see BSY, and wait.
 
 A bus master's registers, for each channel, at BAR4 of the controller's PCI function, and its table of descriptors in memory:
 
@@ -17,25 +18,29 @@ What a descriptor points to outside RAM takes nothing and reads as ones. The dir
 
 Invariants (asserted by `check`):
 
-1. IRQ 14 is high just when the drive asks for it and nIEN is clear.
+1. A channel's interrupt line, IRQ 14 or 15, is high just when the selected drive asks for it and nIEN is clear.
 2. The bus master's ports are where BAR4 says, if the function's I/O space is on, and nowhere else.
+3. At most one drive of a channel is at a command.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from emu.devices import pci
 from emu.devices.ata import COMMAND, Drive, DriveSettings
-from emu.devices.clock import Clock
+from emu.devices.ata import FEATURES as ERROR  # when it is read
+from emu.devices.clock import NEVER, Clock
 from emu.devices.guest_memory import Extent, GuestMemory
 from emu.devices.ports import PORTS, PortBus
-from emu.errors import BrokenInvariantError
+from emu.errors import BrokenInvariantError, UsageError
 from emu.saving import Giver, Taker
 
-FIRST_CHANNEL, SECOND_CHANNEL = (0x1F0, 0x3F6), (0x170, 0x376)  # command block, and device control
+CHANNELS = ((0x1F0, 0x3F6), (0x170, 0x376))  # command block, and device control
+DRIVES_ON_CHANNEL = 2
+MAX_DRIVES = len(CHANNELS) * DRIVES_ON_CHANNEL
 DATA, STATUS = 0, COMMAND
 MASTER_PORTS, CHANNEL_MASTER_PORTS = 16, 8
 MASTER_COMMAND, MASTER_STATUS, MASTER_TABLE = 0, 2, 4
@@ -45,17 +50,6 @@ DESCRIPTOR = struct.Struct("<II")
 TABLE_BYTES = 4096
 DESCRIPTORS_AT_ONCE = 32
 LAST_DESCRIPTOR = 1 << 31
-
-
-class EmptyChannel:
-    """A channel without drives."""
-
-    def read(self, _port: int, _size: int) -> int:
-        """IN: zeros."""
-        return 0
-
-    def write(self, _port: int, _size: int, _value: int) -> None:
-        """OUT: nobody listens."""
 
 
 class MasterRegisters:
@@ -92,67 +86,109 @@ class MasterRegisters:
             self.table = (self.table & ~(0xFF << shift) | value << shift) & 0xFFFF_FFFC
 
 
-class Ide:
-    """The controller. `function` are its registers in PCI configuration space; `set_irq` drives IRQ 14."""
+class Channel:
+    """A channel: its drives, its half of the bus master, its interrupt line."""
 
-    WIRING: ClassVar = frozenset({"_ports", "_function", "_memory", "_set_irq"})
+    WIRING: ClassVar = frozenset({"_block", "_control", "_memory", "_set_irq", "_may_master"})
 
     def __init__(
         self,
-        ports: PortBus,
-        function: pci.Function,
-        settings: DriveSettings | None,
+        places: tuple[int, int],
+        settings: Sequence[DriveSettings],
         clock: Clock,
         insns_per_second: int,
         memory: GuestMemory,
         set_irq: Callable[[bool], None],
+        may_master: Callable[[], bool],
     ) -> None:
-        self._ports = ports
-        self._function = function
+        """`settings`: of the first drive, and the second; `may_master` says whether the function has leave to master the bus."""
+        self._block, self._control = places
         self._memory = memory
         self._set_irq = set_irq
-        self._is_high = False  # IRQ 14
-        self._masters = (MasterRegisters(), MasterRegisters())
-        self._base: int | None = None  # of the bus master's ports
+        self._may_master = may_master
+        self._is_high = False  # the interrupt line
         self._table_bytes = 0  # in the descriptors of the last transfer
-        self.drive: Drive | None = None
-        if settings is not None:
-            self.drive = Drive(settings, clock, insns_per_second, memory, self)
-        function.on_change = self._function_changed
-        self._register(FIRST_CHANNEL, EmptyChannel() if self.drive is None else Channel(self.drive, self._start_if_ready))
-        self._register(SECOND_CHANNEL, EmptyChannel())
+        self.master = MasterRegisters()
+        self.drives: tuple[Drive, ...] = ()
+        self.drives = tuple(Drive(one, number, clock, insns_per_second, memory, self) for number, one in enumerate(settings))
 
-    def _register(self, places: tuple[int, int], channel: EmptyChannel | Channel) -> None:
-        block, control = places
-        self._ports.register(range(block, block + 1), channel, sizes=(1, 2, 4))  # data: wider ones do not reach the next port
-        self._ports.register(range(block + 1, block + 8), channel)
-        self._ports.register(range(control, control + 1), channel)
+    def put_on(self, ports: PortBus) -> None:
+        """Answer at the channel's ports."""
+        ports.register(range(self._block, self._block + 1), self, sizes=(1, 2, 4))  # data: wider ones do not reach the next port
+        ports.register(range(self._block + 1, self._block + 8), self)
+        ports.register(range(self._control, self._control + 1), self)
 
     def reset(self) -> None:
         """Power-on state."""
-        for master in self._masters:
-            master.reset()
-        if self.drive is not None:
-            self.drive.reset()
+        self.master.reset()
+        for drive in self.drives:
+            drive.reset()
+
+    def next_event(self) -> int:
+        """Virtual time at which a drive is done."""
+        return min((drive.next_event() for drive in self.drives), default=NEVER)
 
     def advance(self) -> None:
         """Do what came due."""
-        if self.drive is not None:
-            self.drive.advance()
+        for drive in self.drives:
+            drive.advance()
 
-    # ---- what the drive asks ----
+    @property
+    def _selected(self) -> Drive | None:
+        return next((drive for drive in self.drives if drive.is_selected), None)
+
+    # ---- ports ----
+
+    def read(self, port: int, size: int) -> int:
+        """IN."""
+        self.advance()
+        if not self.drives:
+            return 0
+        drive, number = self._selected, port - self._block
+        if port == self._control:
+            return drive.read_status(is_alternate=True) if drive else 0
+        if number == DATA:
+            return drive.read_data(size) if drive else 0
+        if number == STATUS:
+            return drive.read_status(is_alternate=False) if drive else 0
+        if drive is None and number == ERROR:
+            return 0
+        return (drive or self.drives[0]).read_register(number)
+
+    def write(self, port: int, size: int, value: int) -> None:
+        """OUT."""
+        self.advance()
+        number = port - self._block
+        if port == self._control:
+            for drive in self.drives:
+                drive.write_control(value)
+            self.interrupt_changed()
+        elif number == DATA:
+            if (selected := self._selected) is not None:
+                selected.write_data(size, value)
+        elif number == COMMAND:
+            for drive in self.drives:
+                drive.command(value)
+            self.start_if_ready()
+        elif not any(drive.is_occupied for drive in self.drives):
+            for drive in self.drives:
+                drive.write_register(number, value)
+            self.interrupt_changed()
+
+    # ---- what a drive asks ----
 
     def interrupt_changed(self) -> None:
-        """INTRQ or nIEN changed: drive the line, whose rising edge the bus master keeps."""
-        drive = self.drive
-        if drive is None:  # it is being made
-            return
-        is_high = drive.is_interrupting and not drive.masks_interrupt
+        """INTRQ, nIEN or the selection changed: drive the line, whose rising edge the bus master keeps."""
+        is_high = self._asks()
         if is_high and not self._is_high:
-            self._masters[0].status |= INTERRUPT
+            self.master.status |= INTERRUPT
         if is_high != self._is_high:
             self._is_high = is_high
             self._set_irq(is_high)
+
+    def _asks(self) -> bool:
+        drive = self._selected
+        return drive is not None and drive.is_interrupting and not drive.masks_interrupt
 
     def dma_extents(self, size: int) -> list[Extent] | None:
         """The first `size` bytes that the descriptors name; None if they name less."""
@@ -172,7 +208,7 @@ class Ide:
         extents: list[Extent] = []
         total = 0
         step = DESCRIPTORS_AT_ONCE * DESCRIPTOR.size
-        for at in range(self._masters[0].table, self._masters[0].table + TABLE_BYTES, step):
+        for at in range(self.master.table, self.master.table + TABLE_BYTES, step):
             for address, word in DESCRIPTOR.iter_unpack(self._memory.read_physical(at, step)):
                 extent = Extent(address & ~1, word & 0xFFFE or 0x10000)
                 extents.append(extent)
@@ -184,9 +220,89 @@ class Ide:
     def dma_done(self, size: int) -> None:
         """The drive's transfer is over: ACTIVE goes, unless descriptors are left."""
         if not 0 < size < self._table_bytes:
-            self._masters[0].status &= ~ACTIVE
+            self.master.status &= ~ACTIVE
 
     # ---- bus master ----
+
+    def start_if_ready(self) -> None:
+        """Begin a transfer for which all is there."""
+        if self.master.status & ACTIVE and self._may_master():
+            for drive in self.drives:
+                drive.start_dma()
+
+    def write_master(self, offset: int, value: int) -> None:
+        """OUT at the bus master's ports."""
+        self.master.write(offset, value)
+        if offset == MASTER_COMMAND:
+            if not value & START:
+                for drive in self.drives:
+                    drive.stop_dma()
+            self.start_if_ready()
+
+    def check(self) -> None:
+        """Assert the module's invariants; raises BrokenInvariantError naming the first that fails."""
+        for drive in self.drives:
+            drive.check()
+        if self._is_high != self._asks():
+            raise BrokenInvariantError(f"IDE invariant 1: the interrupt of {self._block:#x} does not follow the drive")
+        if sum(drive.is_occupied for drive in self.drives) > 1:
+            raise BrokenInvariantError(f"IDE invariant 3: two drives of {self._block:#x} are at a command")
+
+
+class Ide:
+    """The controller. `function` are its registers in PCI configuration space; `set_irqs` drive IRQ 14 and 15."""
+
+    WIRING: ClassVar = frozenset({"_ports", "_function"})
+
+    def __init__(
+        self,
+        ports: PortBus,
+        function: pci.Function,
+        settings: Sequence[DriveSettings],
+        clock: Clock,
+        insns_per_second: int,
+        memory: GuestMemory,
+        set_irqs: Sequence[Callable[[bool], None]],
+    ) -> None:
+        """`settings` of the drives: the two of the first channel, then those of the second."""
+        if len(settings) > MAX_DRIVES:
+            raise UsageError(f"{len(settings)} disks: at most {MAX_DRIVES} can be attached")
+        self._ports = ports
+        self._function = function
+        self._base: int | None = None  # of the bus master's ports
+        self._channels = tuple(
+            Channel(
+                places,
+                settings[DRIVES_ON_CHANNEL * number : DRIVES_ON_CHANNEL * (number + 1)],
+                clock,
+                insns_per_second,
+                memory,
+                set_irqs[number],
+                self._may_master,
+            )
+            for number, places in enumerate(CHANNELS)
+        )
+        function.on_change = self._function_changed
+        for channel in self._channels:
+            channel.put_on(ports)
+
+    @property
+    def drives(self) -> tuple[Drive, ...]:
+        """All that are there."""
+        return tuple(drive for channel in self._channels for drive in channel.drives)
+
+    @property
+    def timed(self) -> tuple[Channel, ...]:
+        """The channels in which something may come due."""
+        return tuple(channel for channel in self._channels if channel.drives)
+
+    def reset(self) -> None:
+        """Power-on state."""
+        for channel in self._channels:
+            channel.reset()
+
+    def _may_master(self) -> bool:
+        return bool(self._function.register(pci.COMMAND, 2) & pci.COMMAND_MASTER)
 
     def _function_changed(self) -> None:
         """The function's configuration was written: its ports may move, and it may have got leave to master the bus."""
@@ -194,7 +310,8 @@ class Ide:
         is_on = self._function.register(pci.COMMAND, 2) & pci.COMMAND_IO and 0 < base < PORTS
         self._base = base if is_on else None
         self._move_ports()
-        self._start_if_ready()
+        for channel in self._channels:
+            channel.start_if_ready()
 
     def _move_ports(self) -> None:
         self._ports.move(self, None if self._base is None else range(self._base, self._base + MASTER_PORTS))
@@ -206,64 +323,22 @@ class Ide:
         """From a snapshot: the bus knows where the ports are."""
         self._move_ports()
 
-    def _start_if_ready(self) -> None:
-        may_master = self._function.register(pci.COMMAND, 2) & pci.COMMAND_MASTER
-        if self.drive is not None and may_master and self._masters[0].status & ACTIVE:
-            self.drive.start_dma()
-
     def read(self, port: int, _size: int) -> int:
         """IN at the bus master's ports."""
-        self.advance()
-        channel, offset = divmod(port - (self._base or 0), CHANNEL_MASTER_PORTS)
-        return self._masters[channel].read(offset)
+        number, offset = divmod(port - (self._base or 0), CHANNEL_MASTER_PORTS)
+        self._channels[number].advance()
+        return self._channels[number].master.read(offset)
 
     def write(self, port: int, _size: int, value: int) -> None:
         """OUT at the bus master's ports."""
-        self.advance()
-        channel, offset = divmod(port - (self._base or 0), CHANNEL_MASTER_PORTS)
-        self._masters[channel].write(offset, value)
-        if channel == 0 and offset == MASTER_COMMAND and self.drive is not None:
-            if not value & START:
-                self.drive.stop_dma()
-            self._start_if_ready()
+        number, offset = divmod(port - (self._base or 0), CHANNEL_MASTER_PORTS)
+        self._channels[number].advance()
+        self._channels[number].write_master(offset, value)
 
     def check(self) -> None:
         """Assert the module's invariants; raises BrokenInvariantError naming the first that fails."""
-        if self.drive is not None:
-            self.drive.check()
-            if self._is_high != (self.drive.is_interrupting and not self.drive.masks_interrupt):
-                raise BrokenInvariantError("IDE invariant 1: IRQ 14 does not follow the drive")
+        for channel in self._channels:
+            channel.check()
         is_on = self._function.register(pci.COMMAND, 2) & pci.COMMAND_IO
         if self._base is not None and not (is_on and self._function.register(pci.BAR4, 4) & ~0xF == self._base):
             raise BrokenInvariantError(f"IDE invariant 2: the bus master is at {self._base:#x}")
-
-
-class Channel:
-    """The registers of a channel with a drive 0."""
-
-    def __init__(self, drive: Drive, commanded: Callable[[], None]) -> None:
-        self._drive = drive
-        self._commanded = commanded
-
-    def read(self, port: int, size: int) -> int:
-        """IN."""
-        if port == FIRST_CHANNEL[1]:
-            return self._drive.read_status(is_alternate=True)
-        number = port - FIRST_CHANNEL[0]
-        if number == DATA:
-            return self._drive.read_data(size)
-        if number == STATUS:
-            return self._drive.read_status(is_alternate=False)
-        return self._drive.read_register(number)
-
-    def write(self, port: int, size: int, value: int) -> None:
-        """OUT."""
-        if port == FIRST_CHANNEL[1]:
-            self._drive.write_control(value)
-        elif port == FIRST_CHANNEL[0]:
-            self._drive.write_data(size, value)
-        elif port == FIRST_CHANNEL[0] + COMMAND:
-            self._drive.command(value)
-            self._commanded()
-        else:
-            self._drive.write_register(port - FIRST_CHANNEL[0], value)

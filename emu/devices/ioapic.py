@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from emu.devices.apic import LocalApic
+from emu.devices.apic import NMI, LocalApic
 from emu.errors import BrokenInvariantError
 
 ADDRESS = 0xFEC0_0000
@@ -73,6 +73,10 @@ class IoApic:
             if self._low[pin] & REMOTE_IRR and self._low[pin] & 0xFF == vector:
                 self._low[pin] &= ~REMOTE_IRR
                 self._serve_level(pin)
+
+    def may_send_nmi(self) -> bool:
+        """Whether an entry asks for NMIs."""
+        return any(not entry & MASKED and entry >> 8 & 7 == NMI for entry in self._low)
 
     def read(self, offset: int) -> int:
         """IOREGSEL or what it selects."""

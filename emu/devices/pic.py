@@ -12,6 +12,7 @@ Invariants (asserted by `check`):
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from emu.errors import BrokenInvariantError
@@ -190,7 +191,7 @@ class Pic:
 class PicPair:
     """Master and slave as on a PC, at ports 20, 21, A0, A1 and, for the trigger modes, 4D0 and 4D1."""
 
-    WIRING: ClassVar[frozenset[str]] = frozenset()
+    WIRING: ClassVar = frozenset({"on_request"})
 
     PORTS = (range(0x20, 0x22), range(0xA0, 0xA2), range(0x4D0, 0x4D2))
     LEVEL_ALLOWED = (0xF8, 0xDE)  # timer, keyboard, cascade, RTC and FPU lines are edge-triggered for good
@@ -198,6 +199,7 @@ class PicPair:
     def __init__(self) -> None:
         self.master, self.slave = Pic(cascade_lines=1 << CASCADE), Pic(cascade_lines=0)
         self._is_asking = False  # INTR
+        self.on_request: Callable[[], None] | None = None  # called when it rises
 
     def reset(self) -> None:
         """Power-on state."""
@@ -210,14 +212,20 @@ class PicPair:
         """Drive IRQ 0 to 15."""
         if irq < 8:
             self.master.set_line(irq, high)
-            self._is_asking = self.master.pending() is not None
+            self._drive_output()
         else:
             self.slave.set_line(irq - 8, high)
             self._cascade()
 
     def _cascade(self) -> None:
         self.master.set_line(CASCADE, self.slave.pending() is not None)
+        self._drive_output()
+
+    def _drive_output(self) -> None:
+        was_asking = self._is_asking
         self._is_asking = self.master.pending() is not None
+        if self._is_asking and not was_asking and self.on_request is not None:
+            self.on_request()
 
     def has_interrupt(self) -> bool:
         """Whether the processor's INTR input is high."""
@@ -230,7 +238,7 @@ class PicPair:
             return self.master.vector_base + SPURIOUS
         self.master.take(line)
         if line != CASCADE:
-            self._is_asking = self.master.pending() is not None
+            self._drive_output()
             return self.master.vector_base + line
         slave_line = self.slave.pending()
         if slave_line is None:

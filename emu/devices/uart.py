@@ -2,13 +2,15 @@
 
 Transmission takes no time, so the transmitter is always empty. Received bytes are handed over one at a time while the FIFO
 is off, sixteen while it is on; the sender waits until there is room, so only loopback overruns. The character timeout comes at
-once: whatever waits below the trigger level raises it. OUT2 lets the interrupt through in loopback too. Baud rate, word
-length, parity and break have no effect.
+once: whatever waits below the trigger level raises it. Baud rate, word length, parity and break have no effect.
+
+On a PC the pin OUT2 gates the interrupt, and it is off in loopback. Here OUT2 is kept and gates nothing, as in QEMU: kernels that were
+written there never set it, and a driver that does sees no difference.
 
 Invariants (asserted by `check`):
 
 1. No more bytes wait than there is room for.
-2. The interrupt line is high just when IIR names a cause and OUT2 lets it through.
+2. The interrupt line is high just when IIR names a cause.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ IIR_FIFO = 0xC0
 FCR_ENABLE, FCR_CLEAR_RECEIVER = 1, 2
 TRIGGER_LEVELS = (1, 4, 8, 14)
 LCR_DIVISOR = 0x80
-MCR_LOOP, MCR_OUT2, MCR_MASK = 0x10, 0x08, 0x1F
+MCR_LOOP, MCR_MASK = 0x10, 0x1F
 LSR_READY, LSR_OVERRUN, LSR_TRANSMITTER_EMPTY = 0x01, 0x02, 0x60
 MSR_CONNECTED = 0xB0  # CTS, DSR, DCD: someone is at the other end
 MSR_RING = 0x40  # of the lines in bits 7-4 (DCD, RI, DSR, CTS); their changes are in bits 3-0, of RI only its end
@@ -90,7 +92,7 @@ class Uart:
         return IIR_NONE
 
     def _update(self) -> None:
-        self._is_high = self._cause() != IIR_NONE and bool(self._mcr & MCR_OUT2)
+        self._is_high = self._cause() != IIR_NONE
         self._set_irq(self._is_high)
 
     def read(self, port: int, _size: int) -> int:
@@ -189,5 +191,5 @@ class Uart:
         """Assert the module's invariants; raises BrokenInvariantError."""
         if len(self._received) > self._capacity():
             raise BrokenInvariantError("16550 invariant 1: more bytes wait than fit")
-        if self._is_high != (self._cause() != IIR_NONE and bool(self._mcr & MCR_OUT2)):
+        if self._is_high != (self._cause() != IIR_NONE):
             raise BrokenInvariantError("16550 invariant 2: the interrupt line does not follow IIR")

@@ -5,9 +5,12 @@ Sizes are in bytes where they say so, else in blocks of 4096 bytes; all numbers 
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
+
+from emu.units import GIB
 
 BLOCK = 4096
 SECTOR = 512
@@ -32,11 +35,14 @@ FIRST_BLOCK = 16  # of the file system on the disk: what lies before is left to 
 BITS = BLOCK * 8
 INODES_IN_BLOCK = BLOCK // INODE_BYTES
 MAX_PAGES = DIRECT + POINTERS + POINTERS * POINTERS
+MIN_FILES_BLOCKS = 256  # of a file system
+MAX_BLOCKS = 2 * GIB // BLOCK  # of an image
 
 _SUPERBLOCK = struct.Struct("<11I")
 _INODE = struct.Struct(f"<IIQI{DIRECT}III")
 _PARTITION = struct.Struct("<B3sB3sII")
 _ENTRY = struct.Struct(f"<I{NAME_BYTES}s")
+_POINTERS = struct.Struct(f"<{POINTERS}I")
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,12 @@ class Superblock:
         """From a block."""
         return cls(*_SUPERBLOCK.unpack_from(block))
 
+    def fault_of(self, page: int, block: int, *, is_table: bool) -> str:
+        """Why a block cannot be a file's, empty if it can be."""
+        if self.data_first <= block < self.blocks:
+            return ""
+        return f"{use_of(page, is_table=is_table)} is block {block}, outside of the data blocks"
+
     @classmethod
     def for_size(cls, blocks: int) -> Superblock:
         """The layout of a new file system: an inode for each four blocks."""
@@ -97,6 +109,13 @@ class Inode:
     direct: list[int] = field(default_factory=lambda: [0] * DIRECT)
     indirect: int = 0
     twice_indirect: int = 0
+    number: int = field(default=0, compare=False)  # not on the disk: where it was read from
+
+    def fault_of_size(self) -> str:
+        """Why a file cannot have this size, empty if it can."""
+        if self.size > MAX_PAGES * BLOCK:
+            return f"a {KIND_NAMES.get(self.kind, 'thing')} of {self.size} bytes, of which at most {MAX_PAGES * BLOCK} can be"
+        return ""
 
     def pack(self) -> bytes:
         """As on the disk."""
@@ -104,15 +123,30 @@ class Inode:
         return _INODE.pack(*fields).ljust(INODE_BYTES, b"\0")
 
     @classmethod
-    def unpack(cls, data: bytes, at: int = 0) -> Inode:
-        """From a block, at an offset."""
-        kind, links, size, blocks, *rest = _INODE.unpack_from(data, at)
-        return cls(kind, links, size, blocks, list(rest[:DIRECT]), rest[DIRECT], rest[DIRECT + 1])
+    def unpack(cls, block: bytes, number: int) -> Inode:
+        """By its number, from the block that has it."""
+        kind, links, size, blocks, *rest = _INODE.unpack_from(block, number % INODES_IN_BLOCK * INODE_BYTES)
+        return cls(kind, links, size, blocks, list(rest[:DIRECT]), rest[DIRECT], rest[DIRECT + 1], number)
 
 
-def pack_entry(inode: int, name: str) -> bytes:
+def use_of(page: int, *, is_table: bool) -> str:
+    """What a block is to a file, for messages."""
+    return f"the block of pointers of page {page} and on" if is_table else f"page {page}"
+
+
+def pointers_in(block: bytes) -> tuple[int, ...]:
+    """The entries of a block of pointers."""
+    return _POINTERS.unpack(block)
+
+
+def is_name(name: str) -> bool:
+    """Whether a file can have this name."""
+    return 0 < len(os.fsencode(name)) < NAME_BYTES and "/" not in name
+
+
+def pack_entry(inode: int, name: bytes) -> bytes:
     """A directory entry."""
-    return _ENTRY.pack(inode, name.encode())
+    return _ENTRY.pack(inode, name)
 
 
 def entries_in(block: bytes) -> list[tuple[int, bytes]]:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import BinaryIO
 
 from emu.diskimage import layout
-from emu.diskimage.layout import BLOCK, Inode, Partition, Superblock
-from emu.errors import EmuError, UsageError
+from emu.diskimage.layout import BLOCK, MAX_BLOCKS, MIN_FILES_BLOCKS, Inode, Partition, Superblock
+from emu.errors import BadImageError, OutputError, UsageError
 from emu.replacing import replacing
-from emu.units import GIB
 
-MIN_FILES_BLOCKS = 256
-MAX_BLOCKS = 2 * GIB // BLOCK
+MAX_PATH_BYTES = 255  # of a path in the guest: PATH_BYTES of guests/os/include/syscall.h, without the NUL
+
+
+def _names_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir(), key=lambda item: os.fsencode(item.name))
+    except OSError as error:
+        raise BadImageError(f"{folder}: cannot read the folder: {(error.strerror or str(error)).lower()}") from error
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise BadImageError(f"{path}: cannot read the file: {(error.strerror or str(error)).lower()}") from error
 
 
 class _Writer:
@@ -30,22 +43,22 @@ class _Writer:
 
     def allocate(self) -> int:
         if self.next_block >= self.super.blocks:
-            raise EmuError("the disk image is too small for the files: give it a larger --size")
+            raise UsageError("the disk image is too small for the files: give it a larger --size")
         self.next_block += 1
         return self.next_block - 1
 
     def new_inode(self, kind: int) -> int:
         if len(self.inodes) >= self.super.inodes:
-            raise EmuError(f"more than {self.super.inodes - 2} files and folders: give the disk image a larger --size")
+            raise UsageError(f"more than {self.super.inodes - 2} files and folders: give the disk image a larger --size")
         self.inodes.append(Inode(kind, links=1))
         return len(self.inodes) - 1
 
     def write_contents(self, inode: Inode, source: BinaryIO) -> None:
-        """All of a file, a block at a time; raises EmuError where it does not fit."""
+        """All of a file, a block at a time; raises UsageError where it does not fit."""
         blocks: list[int] = []
         while data := source.read(BLOCK):
             if len(blocks) == layout.MAX_PAGES:
-                raise EmuError(f"a file of more than {layout.MAX_PAGES * BLOCK} bytes")
+                raise UsageError(f"a file of more than {layout.MAX_PAGES * BLOCK} bytes")
             blocks.append(self.allocate())
             self.put(blocks[-1], data.ljust(BLOCK, b"\0"))
             inode.size += len(data)
@@ -69,22 +82,32 @@ class _Writer:
         self.put(block, b"".join(number.to_bytes(4, "little") for number in blocks).ljust(BLOCK, b"\0"))
         return block
 
-    def add_folder(self, number: int, folder: Path) -> None:
-        """The contents of a folder, in the order of names; raises UsageError for what the file system cannot hold."""
-        entries = b""
-        for path in sorted(folder.iterdir(), key=lambda item: item.name.encode()):
-            if len(path.name.encode()) >= layout.NAME_BYTES:
+    def add_folder(self, number: int, folder: Path, path_bytes: int = 0) -> None:
+        """The contents of a folder, in the order of names; raises UsageError for what the file system cannot hold.
+
+        `path_bytes` has the folder's own path in the guest: with a limit on it, folders in folders have an end.
+        """
+        entries = []
+        for path in _names_in(folder):
+            name = os.fsencode(path.name)
+            child_bytes = path_bytes + 1 + len(name)
+            if len(name) >= layout.NAME_BYTES:
                 raise UsageError(f"{path}: a name of more than {layout.NAME_BYTES - 1} bytes")
+            if child_bytes > MAX_PATH_BYTES:
+                raise UsageError(f"{path}: a path of more than {MAX_PATH_BYTES} bytes in the guest, which could not name it")
             if path.is_symlink() or not (path.is_dir() or path.is_file()):
                 raise UsageError(f"{path}: neither a file nor a folder")
             child = self.new_inode(layout.DIRECTORY if path.is_dir() else layout.FILE)
-            entries += layout.pack_entry(child, path.name)
+            entries.append(layout.pack_entry(child, name))
             if path.is_dir():
-                self.add_folder(child, path)
+                self.add_folder(child, path, child_bytes)
             else:
-                with path.open("rb") as source:
+                with _opened(path) as source:
                     self.write_contents(self.inodes[child], source)
-        inode = self.inodes[number]
+        self.write_entries(self.inodes[number], b"".join(entries))
+
+    def write_entries(self, inode: Inode, entries: bytes) -> None:
+        """A directory's contents."""
         blocks = []
         for at in range(0, len(entries), BLOCK):
             blocks.append(self.allocate())
@@ -107,8 +130,8 @@ class _Writer:
 def make(path: Path, files_bytes: int, swap_bytes: int, folder: Path | None = None, *, replace: bool = False) -> None:
     """Make an image with a file system and, if `swap_bytes` is not 0, a swap partition.
 
-    Raises UsageError for sizes or files that cannot be, EmuError when the host's disk or the image is too small. What was at `path` is
-    left alone until the new image is complete.
+    Raises UsageError for sizes or files that cannot be, BadImageError for a file that cannot be read, and OutputError when the host cannot
+    write the image. What was at `path` is left alone until the new image is complete.
     """
     files, swap = -(-files_bytes // BLOCK), -(-swap_bytes // BLOCK)
     if files < MIN_FILES_BLOCKS:
@@ -130,4 +153,4 @@ def make(path: Path, files_bytes: int, swap_bytes: int, folder: Path | None = No
             file.seek(0)
             file.write(layout.pack_boot_record(partitions))
     except OSError as error:
-        raise EmuError(f"{error.filename or path}: {error.strerror}") from error
+        raise OutputError(f"{error.filename or path}: {(error.strerror or str(error)).lower()}") from error

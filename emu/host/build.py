@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from emu import images
@@ -23,17 +24,17 @@ def boot_files(spec: VmSpec) -> dict[str, bytes]:
     return launch.boot_files(launch.Boot(launch.find_image(spec.guest), spec.append), spec.memory)
 
 
-def new_disk(spec: VmSpec) -> Disk | None:
+def new_disks(spec: VmSpec) -> tuple[Disk, ...]:
     """A file system in the host's memory, if the VM has a disk."""
     if not spec.disk:
-        return None
+        return ()
     with tempfile.TemporaryDirectory(prefix="emu-host-") as folder:
         image = Path(folder) / "disk.img"
         make_image(image, spec.disk, spec.swap)
-        return copy_disk(image)
+        return (copy_disk(image),)
 
 
-def new_vm(vm: HostedVm, spec: VmSpec, insns_per_second: int, files: dict[str, bytes], disk: Disk | None) -> VirtualMachine:
+def new_vm(vm: HostedVm, spec: VmSpec, insns_per_second: int, files: dict[str, bytes], disks: Sequence[Disk]) -> VirtualMachine:
     """The VM, ready to run; raises MachineMemoryError."""
     config = VmConfig.from_mapping(
         {
@@ -51,7 +52,7 @@ def new_vm(vm: HostedVm, spec: VmSpec, insns_per_second: int, files: dict[str, b
         rom=images.firmware(),
         firmware_files=files,
         console=vm.console,
-        disk=disk,
+        disks=disks,
         number=vm.number,
         host=vm,
     )

@@ -183,7 +183,7 @@ class Host:
 
     def _begin(self, vm: HostedVm) -> None:
         spec = self._specs[vm.number]
-        self.adopt(vm, build.new_vm(vm, spec, self.scenario.insns_per_second, build.boot_files(spec), build.new_disk(spec)))
+        self.adopt(vm, build.new_vm(vm, spec, self.scenario.insns_per_second, build.boot_files(spec), build.new_disks(spec)))
 
     def adopt(self, vm: HostedVm, machine: VirtualMachine) -> None:
         """A VM has its machine."""

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from emu.errors import EmuError
+from emu.errors import explain
 from emu.events import Kind, Outcome
 from emu.host.scenario import EXCEPTIONS
 from emu.machine import control as cbw
@@ -21,7 +21,7 @@ from emu.machine.memory import MachineMemory
 from emu.resources.sampling import WorkingSet
 from emu.resources.swap_area import SwapArea
 from emu.saving import as_value
-from emu.units import MPN, PAGE_BYTES
+from emu.units import MPN, PAGE_BYTES, pages_of
 from emu.vm import pmap
 from emu.vm.exits import Stop
 from emu.vm.launch import RecordingConsole
@@ -122,7 +122,6 @@ class HostedVm:
 
     def break_something(self, fault: str) -> None:
         """A fault of the scenario: an exception, a reset, or a disk that is broken from now on (until `none`)."""
-        drive = self.vm.board.ide.drive
         if fault in EXCEPTIONS:
             self.vm.inject_fault(EXCEPTIONS[fault])
         elif fault == "reset":
@@ -131,8 +130,9 @@ class HostedVm:
             self.swap.fails_to_write = True
         elif fault == "swap-read":
             self.swap.fails_to_read = True
-        elif drive is not None and fault in ("disk", "none"):
-            drive.is_broken = fault == "disk"
+        elif fault in ("disk", "none"):
+            for drive in self.vm.board.ide.drives:
+                drive.is_broken = fault == "disk"
         if fault == "none":
             self.swap.fails_to_read = self.swap.fails_to_write = False
 
@@ -143,8 +143,8 @@ class HostedVm:
         vm = self.vm
         try:
             vm.run_until(now - self.started_at)
-        except EmuError as error:
-            self.end(str(error))
+        except Exception as error:  # noqa: BLE001  (the other VMs go on)
+            self.end(str(explain(error)))
             return
         finally:
             self.times.ran = vm.retired_insns
@@ -204,6 +204,10 @@ class HostedVm:
         """Frames for tables, the reserve and the VMM's own, which are no memory of the guest."""
         own = int(np.sum(self.memory.frames.records["owner"] == self.number))
         return own - self.count(pmap.PRESENT_PAGE)
+
+    def code_pages(self) -> int:
+        """Memory of the host, not of the machine, that the engine has for the VM's translated code."""
+        return pages_of(self.vm.cpu.engine.code_buffer.used_bytes())
 
     def keep_swap_slots(self) -> None:
         """Free the slots of pages that are neither on the area nor came from it unchanged: those in the balloon, or never touched since a reset."""

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-import difflib
-import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from emu.config import MICROSECONDS, Mmu, parse_duration, parse_size
+from emu import tomlfile
+from emu.config import MAX_MEMORY_BYTES, MICROSECONDS, MIN_MEMORY_BYTES, Mmu
+from emu.diskimage.layout import BLOCK, FIRST_BLOCK
 from emu.errors import UsageError
-from emu.units import MIB
+from emu.tomlfile import Document, Reader, Table, WrongValueError
+from emu.tomlvalues import duration, line, number, one_of, shown, size, size_text, switch
+from emu.units import GIB, MIB, PAGE_BYTES
+from emu.wording import quoted, suggestion
 
 BUILTIN = Path(__file__).resolve().parent / "scenarios"
 DEFAULT_RATE = 10_000_000  # instructions of a virtual second
 SHARES_PER_MB = 10  # ESX's "normal"
 MAX_VMS = 1000
+MAX_MACHINE_BYTES = 16 << 40  # what a PC of today can have
+MIN_DISK_BYTES, MAX_DISK_BYTES = (
+    MIB,
+    2 * GIB,
+)  # of a file system; of it, a swap partition and what lies before both (`emu.diskimage.make`)
+MAX_SHARES = 1_000_000_000
+MAX_SCAN_RATE = 1_000_000  # pages a virtual second: 4 GB
+MIN_RATE, MAX_RATE = 1_000, 10_000_000_000  # instructions of a virtual second
+SLICE_US = 100_000  # nothing on the host happens more often
+YEAR_US = 366 * 86_400 * MICROSECONDS
+MAX_SEED = (1 << 40) - 1
+MAX_NAME = 100  # characters: names of files are made of it
 EVENT_KINDS = ("shares", "balloon", "fault", "stop")
 EXCEPTIONS = {"de": 0, "ud": 6, "gp": 13, "mc": 18}  # faults that are exceptions in the guest, by the manuals' mnemonics
 FAULTS = (*EXCEPTIONS, "reset", "disk", "swap-write", "swap-read", "none")
@@ -99,189 +114,169 @@ def find(name: str) -> Path:
     if name in known:
         return known[name]
     path = Path(name)
-    if not path.is_file():
-        raise UsageError(f"unknown scenario '{name}': neither a file nor one of {', '.join(known)}")
+    if not path.exists():
+        raise UsageError(f"unknown scenario {quoted(name)}: there is no such file{suggestion(name, known)}")
     return path
 
 
 def read(path: Path) -> Scenario:
-    """The scenario in a file; raises UsageError with a line that names file and key."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot read the scenario ({error})") from error
-    return parse(text, str(path), path.stem)
+    """The scenario in a file; raises UsageError with a line for each thing that is wrong, which names file, line and key."""
+    return _scenario(tomlfile.read(path, "scenario"), path.stem)
 
 
 def parse(text: str, where: str, name: str) -> Scenario:
     """The scenario in a text; `where` is what messages begin with."""
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{where}: {error}") from error
-    return replace(_Reader(where).scenario(values, name), text=text)
+    return _scenario(Document(text, where), name)
 
 
-class _Reader:
-    """From TOML's values to a scenario."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-
-    def fail(self, key: str, message: str) -> UsageError:
-        return UsageError(f"{self._where}: {key}: {message}")
-
-    def scenario(self, values: Mapping[str, Any], name: str) -> Scenario:
-        values = dict(values)
-        vms, services = values.pop("vm", []), values.pop("services", {})
-        if not isinstance(vms, list) or not isinstance(services, dict):
-            raise self.fail("vm", "expected [[vm]] tables, and one [services]")
-        chosen = self._read(values, SCENARIO_KEYS, "")
-        if "memory" not in chosen:
-            raise self.fail("memory", 'is missing: the machine\'s memory, such as "64M"')
-        specs = [spec for number, table in enumerate(vms, 1) for spec in self._vms(table, f"vm {number}")]
-        scenario = Scenario(
-            **{"name": name, **chosen}, vms=tuple(specs), services=Services(**self._read(services, SERVICE_KEYS, "services."))
-        )
-        self._check(scenario)
-        return scenario
-
-    def _vms(self, table: Any, where: str) -> list[VmSpec]:
-        if not isinstance(table, dict):
-            raise self.fail(where, "expected a table")
-        table = dict(table)
-        events, count = table.pop("event", []), table.pop("count", 1)
-        if type(count) is not int or not 1 <= count <= MAX_VMS:
-            raise self.fail(f"{where}.count", f"expected a number from 1 to {MAX_VMS}")
-        if not isinstance(events, list):
-            raise self.fail(f"{where}.event", "expected [[vm.event]] tables")
-        spec = VmSpec(**{"name": where.replace(" ", "-"), **self._read(table, VM_KEYS, f"{where}.")})
-        spec = replace(spec, events=tuple(sorted((self._event(e, where) for e in events), key=lambda e: e.at_us)))
-        if count == 1:
-            return [spec]
-        return [
-            replace(spec, name=f"{spec.name}-{n}", append=spec.append.replace("{number}", str(n))) for n in range(1, count + 1)
-        ]
-
-    def _event(self, table: Any, where: str) -> Event:
-        if not isinstance(table, dict):
-            raise self.fail(f"{where}.event", "expected a table")
-        table = dict(table)
-        at = self._time(table.pop("at", None), f"{where}.event.at")
-        kinds = [kind for kind in EVENT_KINDS if kind in table]
-        if len(table) != 1 or len(kinds) != 1:
-            raise self.fail(f"{where}.event", f"expected at, and one of {', '.join(EVENT_KINDS)}")
-        kind, value = kinds[0], table[kinds[0]]
-        if kind == "balloon":
-            return Event(at, kind, self._size(value, f"{where}.event.balloon"))
-        if kind == "shares":
-            return Event(at, kind, self._number(value, f"{where}.event.shares"))
-        if kind == "fault":
-            if value not in FAULTS:
-                raise self.fail(f"{where}.event.fault", f"expected one of {', '.join(FAULTS)}")
-            return Event(at, kind, fault=value)
-        if value is not True:
-            raise self.fail(f"{where}.event.stop", "expected true")
-        return Event(at, kind)
-
-    def _check(self, scenario: Scenario) -> None:
-        if not scenario.vms:
-            raise self.fail("vm", "a scenario has at least one [[vm]]")
-        seen: set[str] = set()
-        for spec in scenario.vms:
-            if spec.name in seen:
-                raise self.fail("vm", f"two are called '{spec.name}'")
-            seen.add(spec.name)
-            if spec.min > spec.memory:
-                raise self.fail(f"vm '{spec.name}'", "min is more than memory")
-            if spec.stop_us is not None and spec.stop_us <= spec.start_us:
-                raise self.fail(f"vm '{spec.name}'", "it stops before it starts")
-        promised = sum(spec.min for spec in scenario.vms)
-        if promised > scenario.memory:
-            raise self.fail("vm", f"the mins are {promised >> 20}M together, the machine has {scenario.memory >> 20}M")
-        if scenario.seconds_us is None and any(spec.stop_us is None and not spec.append for spec in scenario.vms):
-            raise self.fail("seconds", "is missing: a VM without arguments runs for ever")
-
-    def _read(self, values: Mapping[str, Any], keys: Mapping[str, tuple[str, str]], prefix: str) -> dict[str, Any]:
-        """Fields by name from a table whose keys are known."""
-        chosen = {}
-        for key, value in values.items():
-            if key not in keys:
-                near = difflib.get_close_matches(key, keys, 1)
-                hint = f": did you mean '{near[0]}'?" if near else f": known are {', '.join(keys)}"
-                raise self.fail(f"{prefix}{key}", f"unknown key{hint}")
-            name, kind = keys[key]
-            readers: dict[str, Callable[[Any, str], Any]] = {
-                "size": self._size, "time": self._time, "number": self._number, "text": self._text, "switch": self._switch, "mmu": self._mmu,
-            }  # fmt: skip
-            chosen[name] = readers[kind](value, f"{prefix}{key}")
-        return chosen
-
-    def _size(self, value: Any, key: str) -> int:
-        if not isinstance(value, str):
-            raise self.fail(key, 'expected a size such as "32M"')
-        try:
-            return parse_size(value, what="size")
-        except UsageError as error:
-            raise self.fail(key, str(error)) from error
-
-    def _time(self, value: Any, key: str) -> int:
-        if not isinstance(value, str):
-            raise self.fail(key, 'expected a time such as "20s" or "500ms"')
-        try:
-            return parse_duration(value, what="time")
-        except UsageError as error:
-            raise self.fail(key, str(error)) from error
-
-    def _number(self, value: Any, key: str) -> int:
-        if type(value) is not int or not 0 <= value < 1 << 40:
-            raise self.fail(key, "expected a number, 0 or more")
-        return value
-
-    def _text(self, value: Any, key: str) -> str:
-        if not isinstance(value, str) or not value.isprintable():
-            raise self.fail(key, "expected a text of one line")
-        return value
-
-    def _switch(self, value: Any, key: str) -> bool:
-        if not isinstance(value, bool):
-            raise self.fail(key, "expected true or false")
-        return value
-
-    def _mmu(self, value: Any, key: str) -> Mmu:
-        if value not in list(Mmu):
-            raise self.fail(key, f"expected {' or '.join(Mmu)}")
-        return Mmu(value)
+# ---- from tables to a scenario ----
 
 
+def _scenario(document: Document, name: str) -> Scenario:
+    chosen = document.fields(SCENARIO_KEYS, ("vm", "services"))
+    services = document.table("services", "[services]").fields(SERVICE_KEYS)
+    tables = document.tables("vm", "[[vm]]")
+    specs = _all_vms(document, tables)
+    if "memory" not in document.values:
+        document.note('memory is missing: the machine\'s memory, such as "64M"')
+    if not tables and document.values.get("vm", []) == []:
+        document.note("a scenario has at least one [[vm]]")
+    for table, spec in specs:
+        _check(table, spec)
+    _check_names(specs)
+    _check_all(document, chosen, [spec for _, spec in specs])
+    document.problems.raise_if_any()
+    vms = tuple(spec for _, spec in specs)
+    return Scenario(**{"name": name, **chosen}, vms=vms, services=Services(**services), text=document.text)
+
+
+def _all_vms(document: Document, tables: Sequence[Table]) -> list[tuple[Table, VmSpec]]:
+    specs: list[tuple[Table, VmSpec]] = []
+    for table in tables:
+        specs += [(table, spec) for spec in _vms(table)]
+        if len(specs) > MAX_VMS:
+            document.note(f"more than {MAX_VMS} VMs", *table.keys)
+            break
+    return specs
+
+
+def _vms(table: Table) -> list[VmSpec]:
+    """The VMs of a table: one, or `count`."""
+    events = [event for below in table.tables("event", f"{table.title} [[vm.event]]") if (event := _event(below))]
+    default = f"vm-{table.number + 1}"
+    spec = VmSpec(**{"name": default, **table.fields(VM_KEYS, ("event", "count"))})
+    spec = replace(spec, events=tuple(sorted(events, key=lambda event: event.at_us)))
+    count = table.read("count", number(1, MAX_VMS), 1) or 1
+    if count == 1:
+        return [spec]
+    return [replace(spec, name=f"{spec.name}-{n}", append=spec.append.replace("{number}", str(n))) for n in range(1, count + 1)]
+
+
+def _event(table: Table) -> Event | None:
+    table.refuse_unknown(("at", *EVENT_KINDS))
+    kinds = [kind for kind in EVENT_KINDS if kind in table.values]
+    if len(kinds) != 1 or "at" not in table.values:
+        table.note(f"expected at, and one of {', '.join(EVENT_KINDS)}")
+        return None
+    (kind,) = kinds
+    at, value = table.read("at", TIME), table.read(kind, EVENT_VALUES[kind])
+    if at is None or value is None:
+        return None
+    return Event(at, kind, fault=value) if kind == "fault" else Event(at, kind, 0 if kind == "stop" else value)
+
+
+def _check(table: Table, spec: VmSpec) -> None:
+    """What must hold between the keys of a VM."""
+    if spec.min > spec.memory:
+        table.note(f"min is more than memory, which is {size_text(spec.memory)}", "min")
+    if spec.stop_us is not None and spec.stop_us <= spec.start_us:
+        table.note("it stops before it starts", "stop")
+    if spec.swap and not spec.disk:
+        table.note("swap is a part of the VM's disk: it needs disk too", "swap")
+    if spec.disk + spec.swap > MAX_DISK_BYTES - FIRST_BLOCK * BLOCK:
+        table.note(f"disk and swap are more than {size_text(MAX_DISK_BYTES)} together", "disk")
+    for event in spec.events:
+        if event.kind == "balloon" and event.value > spec.memory:
+            table.note(f"event: a balloon of more than the VM's memory, which is {size_text(spec.memory)}", "event")
+
+
+def _check_names(specs: Sequence[tuple[Table, VmSpec]]) -> None:
+    seen: set[str] = set()
+    for table, spec in specs:
+        if spec.name in seen:
+            table.note(f"two VMs are called {quoted(spec.name)}", "name")
+        seen.add(spec.name)
+
+
+def _check_all(document: Document, chosen: dict[str, Any], vms: Sequence[VmSpec]) -> None:
+    """What must hold between the VMs and the machine."""
+    promised = sum(spec.min for spec in vms)
+    memory = chosen.get("memory")
+    if memory is not None and promised > memory:
+        document.note(f"the mins are {size_text(promised)} together, the machine has {size_text(memory)}", "memory")
+    if "seconds" not in document.values and any(spec.stop_us is None and not spec.append for spec in vms):
+        document.note("seconds is missing: a VM without arguments runs for ever")
+
+
+def _name(value: Any) -> str:
+    """The name of a VM: a part of files' names too."""
+    text = line(value)
+    if not text.strip() or len(text) > MAX_NAME or "/" in text:
+        raise WrongValueError(f"expected a name of 1 to {MAX_NAME} characters without /, not {shown(value)}")
+    return text
+
+
+def _true(value: Any) -> bool:
+    if value is not True:
+        raise WrongValueError(f"expected true, not {shown(value)}")
+    return True
+
+
+def _mmu(value: Any) -> Mmu:
+    return Mmu(one_of(tuple(Mmu))(value))
+
+
+def _disk(value: Any) -> int:
+    """A size of the file system; 0 for none."""
+    return size(0 if value == "0" else MIN_DISK_BYTES, MAX_DISK_BYTES, unit=BLOCK)(value)
+
+
+TIME = duration(0, YEAR_US)
 # Keys of each table: field, and what the value is.
-SCENARIO_KEYS = {
-    "name": ("name", "text"),
-    "description": ("description", "text"),
-    "memory": ("memory", "size"),
-    "seed": ("seed", "number"),
-    "seconds": ("seconds_us", "time"),
-    "instructions_per_second": ("insns_per_second", "number"),
+SCENARIO_KEYS: dict[str, tuple[str, Reader]] = {
+    "name": ("name", line),
+    "description": ("description", line),
+    "memory": ("memory", size(MIN_MEMORY_BYTES, MAX_MACHINE_BYTES, unit=PAGE_BYTES)),
+    "seed": ("seed", number(0, MAX_SEED)),
+    "seconds": ("seconds_us", duration(SLICE_US, YEAR_US)),
+    "instructions_per_second": ("insns_per_second", number(MIN_RATE, MAX_RATE)),
 }
-SERVICE_KEYS = {
-    "scan_rate": ("scan_rate", "number"),
-    "balloon": ("balloon", "switch"),
-    "swap": ("swap", "switch"),
-    "compress": ("compress", "switch"),
-    "sample_period": ("sample_us", "time"),
-    "rebalance": ("rebalance_us", "time"),
+SERVICE_KEYS: dict[str, tuple[str, Reader]] = {
+    "scan_rate": ("scan_rate", number(0, MAX_SCAN_RATE)),
+    "balloon": ("balloon", switch),
+    "swap": ("swap", switch),
+    "compress": ("compress", switch),
+    "sample_period": ("sample_us", duration(SLICE_US, YEAR_US, or_zero=True)),
+    "rebalance": ("rebalance_us", duration(SLICE_US, YEAR_US)),
 }
-VM_KEYS = {
-    "name": ("name", "text"),
-    "guest": ("guest", "text"),
-    "append": ("append", "text"),
-    "memory": ("memory", "size"),
-    "min": ("min", "size"),
-    "shares": ("shares", "number"),
-    "mmu": ("mmu", "mmu"),
-    "disk": ("disk", "size"),
-    "swap": ("swap", "size"),
-    "start": ("start_us", "time"),
-    "stop": ("stop_us", "time"),
+VM_KEYS: dict[str, tuple[str, Reader]] = {
+    "name": ("name", _name),
+    "guest": ("guest", line),
+    "append": ("append", line),
+    "memory": ("memory", size(MIN_MEMORY_BYTES, MAX_MEMORY_BYTES, unit=PAGE_BYTES)),
+    "min": ("min", size(0, MAX_MEMORY_BYTES)),
+    "shares": ("shares", number(1, MAX_SHARES)),
+    "mmu": ("mmu", _mmu),
+    "disk": ("disk", _disk),
+    "swap": ("swap", size(0, MAX_DISK_BYTES, unit=BLOCK)),
+    "start": ("start_us", TIME),
+    "stop": ("stop_us", TIME),
 }
+EVENT_VALUES: dict[str, Reader] = {
+    "shares": number(0, MAX_SHARES),
+    "balloon": size(0, MAX_MEMORY_BYTES),
+    "fault": one_of(FAULTS),
+    "stop": _true,
+}
+assert tuple(EVENT_VALUES) == EVENT_KINDS
 assert {name for name, _ in VM_KEYS.values()} <= {item.name for item in fields(VmSpec)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rich.cells import cell_len, set_cell_size
 
@@ -56,7 +56,7 @@ COLUMNS = (
     _size("ZERO", 18, "of them, pages of zeros", "zero"),
     _size("SHRDSVD", 10, "what sharing saves", "shrdsvd"),
     _size("COWH", 19, "hints of the scan", "cowh"),
-    _size("OVHD", 15, "tables, the VMM's own", "ovhd"),
+    _size("OVHD", 15, "tables, translated code, the VMM's own", "ovhd"),
 )
 BY_NAME = {column.name: column for column in COLUMNS}
 
@@ -128,7 +128,7 @@ def frame_of(measured: Measured, view: View, width: int, height: int | None) -> 
 
 
 def _sorted(measured: Measured, view: View) -> list[tuple[VmRow, VmRates]]:
-    vms = list(measured.vms)
+    vms = [(replace(row, ovhd=row.ovhd + measured.code_pages.get(row.name, 0)), rates) for row, rates in measured.vms]
     if view.sort is not None:
         vms.sort(key=lambda vm: BY_NAME[view.sort].value(*vm), reverse=not view.is_rising)  # type: ignore[index]
     return vms

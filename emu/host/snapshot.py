@@ -96,7 +96,7 @@ def _take_machine(vm: HostedVm, taker: Taker, files: dict[bytes, int]) -> dict[s
         if contents not in files:
             files[contents] = taker.array(np.frombuffer(contents, np.uint8))
         named[name] = files[contents]
-    return {"files": named, "disk": None if vm.vm.disk is None else taker.array(_contents(vm.vm.disk)), "vm": taker.take(vm.vm)}
+    return {"files": named, "disks": [taker.array(_contents(disk)) for disk in vm.vm.disks], "vm": taker.take(vm.vm)}
 
 
 def _contents(disk: Disk) -> np.ndarray:
@@ -263,8 +263,8 @@ def _give(host: Host, contents: Contents) -> None:
         if machine is not None:
             host.memory.frames.free_all()  # each VM is made in an empty machine, and then put where it was
             files = {name: arrays[number].tobytes() for name, number in machine["files"].items()}
-            disk = None if machine["disk"] is None else _disk(arrays[machine["disk"]])
-            host.adopt(vm, build.new_vm(vm, specs[vm.number], contents.plan.insns_per_second, files, disk))
+            disks = [_disk(arrays[number]) for number in machine["disks"]]
+            host.adopt(vm, build.new_vm(vm, specs[vm.number], contents.plan.insns_per_second, files, disks))
     giver.give(host, document["host"])
     host.memory.bytes.reshape(-1, PAGE_BYTES)[arrays[document["used"]]] = arrays[document["frames"]]
     for vm in host.vms:

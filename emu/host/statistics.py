@@ -121,6 +121,9 @@ class Measured:
 
     machine: MachineRow
     vms: tuple[tuple[VmRow, VmRates], ...]
+    code_pages: dict[
+        str, int
+    ]  # by VM: translated code, in the host's memory; when it is dropped depends on the host, so no log has it
 
 
 class Meter:
@@ -145,7 +148,7 @@ class Meter:
         self._then = host.now
         self._totals = {vm.number: _totals(vm) for vm in host.vms}
         self._lived = {vm.number for vm in host.vms if vm.has_memory}
-        return Measured(machine_row(host), rows)
+        return Measured(machine_row(host), rows, {vm.name: vm.code_pages() for vm in host.vms if vm.has_memory})
 
     def _rates(self, vm: HostedVm) -> VmRates:
         rate = self._host.scenario.insns_per_second

@@ -16,8 +16,9 @@ import numpy as np
 
 from emu.machine import control as cbw
 from emu.machine import env as env_at
-from emu.machine import exit_checks, paging, vmcb
+from emu.machine import exit_checks, features, paging, vmcb
 from emu.machine.engine import (
+    ALL_INTERCEPTS,
     EXTRA_FRAMES,
     MSR_EFER,
     UC_HOOK_INTR,
@@ -51,9 +52,11 @@ class Calibration:
 
     env: int  # CPUX86State
     error_code: int  # from CPUX86State
+    intercepts: int  # from CPUX86State: the word of intercepts that VMRUN read from the VMCB
     cc_op_eflags: int
     msrs: dict[int, int]  # number to place, from CPUX86State
     exit_check_switch: int  # from the engine's handle, see `emu.machine.exit_checks`; 0: none
+    features: int  # words of what the processor has, from CPUX86State, see `emu.machine.features`
 
     @property
     def low_bytes(self) -> int:
@@ -202,8 +205,8 @@ def _find_msrs(engine: Engine, at: int) -> dict[int, int]:
     return places
 
 
-def _known_faults(engine: Engine, memory: MachineMemory, at: int) -> int:
-    """Run a guest whose page faults have known error codes; returns where error_code lies from CPUX86State."""
+def _known_faults(engine: Engine, memory: MachineMemory, at: int) -> tuple[int, int]:
+    """Run a guest whose page faults have known error codes; returns where error_code and the intercepts lie from CPUX86State."""
     cpu_frames = memory.allocate(EXTRA_FRAMES + 4, 0, FrameUse.VMM)
     code, pdpt, directory, table = (int(mpn) * PAGE_BYTES for mpn in cpu_frames[EXTRA_FRAMES:])
     # mov eax,[1000] ; mov dword [2004],5 ; mov dword [2004],6 ; mov eax,[1000] ; int 41h
@@ -254,8 +257,12 @@ def _known_faults(engine: Engine, memory: MachineMemory, at: int) -> int:
         raise mismatch("INT n")
     if flush_page_function() and int(contexts[-1][at:][:8].view(np.uint64)[0]) & -PAGE_BYTES != table:
         raise mismatch("the flush of one page")
+    words = contexts[0][at:][: (len(contexts[0]) - at) // 8 * 8].view(np.uint64)
+    intercepts = np.flatnonzero(words == ALL_INTERCEPTS)
+    if len(intercepts) != 1:
+        raise mismatch("the intercepts")
     memory.release(cpu_frames)
-    return int(hits[0]) * 4
+    return int(hits[0]) * 4, int(intercepts[0]) * 8
 
 
 @functools.cache
@@ -265,9 +272,11 @@ def calibrate() -> Calibration:
     engine = Engine(memory)
     at, cc_op = _prove_layout(engine)
     msrs = _find_msrs(engine, at)
-    error_code = _known_faults(engine, memory, at)
+    error_code, intercepts = _known_faults(engine, memory, at)
     engine.uc.reg_write(reg.UC_X86_REG_DR6, 0xFFFF_0FF1)
     dr6 = engine.save()[at + error_code + env_at.DR6_FROM_ERROR_CODE :][:8].view(np.uint64)[0]
     if int(dr6) != 0xFFFF_0FF1:
         raise mismatch("DR6")
-    return Calibration(at, error_code, cc_op, msrs, exit_checks.find_switch(memory))
+    plain = Engine(memory)
+    words = features.find(plain, memory, find_live_state(plain, at).env)
+    return Calibration(at, error_code, intercepts, cc_op, msrs, exit_checks.find_switch(memory), words)

@@ -83,6 +83,7 @@ CODE_PAGES = 157  # P: host address of the table of pages that code was fetched 
 CODE_TAG = 65  # N: epoch and address space, as entries of the block table carry them
 CODE_COPY = 66  # P: host address of 8192 bytes: a block of code that crosses pages
 IRQ_WAITING = 63  # P: 1 while the PIC asks and the guest could not take it yet
+NMI_WAITING = 67  # P: 1 while an NMI was sent and the guest could not take it yet
 WAKE = 64  # N, P: min(DEADLINE, now) while something waits: what the block hook compares with
 
 # Exits.
@@ -127,8 +128,10 @@ EVENT_RIP = 116  # N: of the guest instruction that events are about
 INSN_BYTES = 107  # N: how many of them are valid
 INSN_LENGTH = 108  # N: of the instruction, at an exit that Python serves
 FAULT_CODE = 90  # N: error code of the true fault at EXIT_INFO
-SAME_FAULT = 91  # N: how often the same fault came in a row
-LAST_FAULT = 92  # N: address and code of the last fault
+SAME_FAULT = 91  # N: faults since the last instruction that retired, or event that was delivered (`emu.vm.fault_runs`)
+FAULT_TIME = 92  # N: virtual time of the last fault
+FAULT_RUN = 186  # N: instructions in a row that faulted
+IN_RUN = 187  # N: 1 while the instruction at RIP runs under a trap flag for being in such a row
 POISONED_ENTRY = 93  # N: the nested entry taken away while IO_POISONED
 TSC_OFFSET = 94  # P: what the time-stamp counter shows beyond virtual time
 
@@ -137,6 +140,8 @@ DUE = 112  # N, P: vector + 1, 0 none
 DUE_SOURCE = 113
 DUE_ERROR = 114  # error code
 DUE_ADDRESS = 115  # of a page fault
+DELIVERED_AT = 188  # N: virtual time of the last event that was delivered
+IN_VAIN = 189  # N: events delivered since the last instruction that retired, but for the first
 
 # Long mode and system calls (`emu.vm.registers`): what the engine keeps beyond the fields of `emu.machine.env`.
 EFER_AT = 128  # P: host addresses within CONTEXT, found by calibration
@@ -149,9 +154,12 @@ GUEST_LSTAR = 136  # P
 GUEST_CSTAR = 137
 GUEST_SFMASK = 138
 
-# The engine's CR3, which a hardware task switch changes without an exit (`emu.vm.clock`).
-LIVE_CR3 = 148  # P: host address of the engine's own
-ENGINE_CR3 = 149  # N: what the VMM put there
+# Hardware task switches (`emu.vm.task_switch`), which the engine must not make.
+TASK_GATE_FN = 163  # P: C function (control block, gate and event, IP, error code) for an event that meets a task gate
+TASK_EXIT_FN = 164  # P: C function (control block, exit code) for what may be a task switch
+INTERCEPTS_AT = 148  # P: host address of the engine's own word of intercepts, as the VMCB has it
+
+ENGINE_CR3 = 149  # N: what the VMM put into the engine's CR3
 
 # Where the engine's own state is, and what of it goes to and from CONTEXT (`emu.vm.context`).
 LIVE = 150  # P: host address of the engine's CPUX86State
@@ -235,7 +243,9 @@ HOST_ADDRESSES = (
     SYSENTER_CS_AT,
     SYSENTER_ESP_AT,
     SYSENTER_EIP_AT,
-    LIVE_CR3,
+    INTERCEPTS_AT,
+    TASK_GATE_FN,
+    TASK_EXIT_FN,
     LIVE,
     ASIDE_CONTEXT,
     ENGINE_CPU,

@@ -11,21 +11,25 @@ the engine's state made at each exit (`emu.machine.env` has its layout, `emu.mac
 from __future__ import annotations
 
 import ctypes
+import threading
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from emu.errors import EngineError, SnapshotError
+from emu.machine import aborts, exit_checks, features
 from emu.machine import control as cbw
 from emu.machine import env as env_at
-from emu.machine import exit_checks
-from emu.machine.calibration import KEPT_MSRS, Calibration, calibrate, find_live_state
+from emu.machine.calibration import KEPT_MSRS, Calibration, LiveState, calibrate, find_live_state
 from emu.machine.engine import (
     EXTRA_FRAMES,
     FLUSH_TLB,
     RESET_STATE,
     UC_HOOK_BLOCK,
+    UC_HOOK_EDGE_GENERATED,
     UC_HOOK_INSN,
+    UC_HOOK_INSN_INVALID,
     UC_HOOK_INTR,
     Engine,
     EntryState,
@@ -43,16 +47,24 @@ __all__ = ["RESET_STATE", "Cpu"]
 
 
 class Cpu:
-    """One virtual CPU. `control` is the VM's control block, whose engine words this class fills."""
+    """One virtual CPU. `control` is the VM's control block, whose engine words this class fills.
 
-    WIRING: ClassVar = frozenset({"memory", "control", "engine", "_host", "_io", "_aside", "_scratch", "_places", "_eip"})
+    `shown` are the words of CPUID that say what instructions there are, as `emu.machine.features` orders them; REASON gets
+    `gave_up` when the engine aborts.
+    """
+
+    WIRING: ClassVar = frozenset(
+        {"memory", "control", "engine", "_host", "_io", "_aside", "_scratch", "_places", "_eip", "_thread"}
+    )
     RESIZED: ClassVar = ("frames",)
 
-    def __init__(self, memory: MachineMemory, control: np.ndarray, owner: int) -> None:
+    def __init__(
+        self, memory: MachineMemory, control: np.ndarray, owner: int, code_bytes: int, *, shown: Sequence[int], gave_up: int
+    ) -> None:
         places = calibrate()
         self.memory = memory
         self.control = control
-        self.engine = Engine(memory)
+        self.engine = Engine(memory, code_bytes)
         exit_checks.turn_off(self.engine, places.exit_check_switch)
         self.frames = memory.allocate(EXTRA_FRAMES, owner, FrameUse.VMM)
         self._host = self.engine.uc.context_save()
@@ -61,9 +73,12 @@ class Cpu:
         self._scratch = np.zeros(8, np.int64)
         self._places = places
         self._eip = self.registers[env_at.EIP : env_at.EIP + 8].data.cast("B").cast("Q")
-        self._fill_control(places)
+        guard = aborts.guard(gave_up)
+        self._thread = guard.thread_word(self, control) if guard else ctypes.c_int64()
+        live = self._fill_control(places)
+        features.limit(live.env, places.features, shown)
 
-    def _fill_control(self, places: Calibration) -> None:
+    def _fill_control(self, places: Calibration) -> LiveState:
         def address(name: str) -> int:
             return ctypes.cast(getattr(uclib, name), ctypes.c_void_p).value or 0
 
@@ -92,22 +107,34 @@ class Cpu:
             cbw.SCRATCH: int(self._scratch.ctypes.data),
             cbw.CC_OP_EFLAGS: places.cc_op_eflags,
             cbw.MEMORY: self.memory.address,
-            cbw.LIVE_CR3: live.env + env_at.CR3,
+            cbw.INTERCEPTS_AT: live.env + places.intercepts,
         } | {KEPT_MSRS[number]: context + place for number, place in places.msrs.items()}
         for word, value in words.items():
             self.control[word] = value
         self._show_vmcb()
+        return live
 
     def _show_vmcb(self) -> None:
         self.control[cbw.VMCB] = self.memory.address + int(self.frames[0]) * PAGE_BYTES
 
     def add_hooks(
-        self, *, on_exit: int, on_block: int, on_port_read: int, on_port_write: int, on_syscall: int, on_sysenter: int
+        self,
+        *,
+        on_exit: int,
+        on_invalid: int,
+        on_block: int,
+        on_translated: int,
+        on_port_read: int,
+        on_port_write: int,
+        on_syscall: int,
+        on_sysenter: int,
     ) -> None:
         """Install the native handlers (addresses of C functions); each is handed the control block."""
         data = int(self.control.ctypes.data)
         self.engine.add_native_hook(UC_HOOK_INTR, on_exit, data)
+        self.engine.add_native_hook(UC_HOOK_INSN_INVALID, on_invalid, data)
         self.engine.add_native_hook(UC_HOOK_BLOCK, on_block, data)
+        self.engine.add_native_hook(UC_HOOK_EDGE_GENERATED, on_translated, data)
         self.engine.add_native_hook(UC_HOOK_INSN, on_port_read, data, x86_const.UC_X86_INS_IN)
         self.engine.add_native_hook(UC_HOOK_INSN, on_port_write, data, x86_const.UC_X86_INS_OUT)
         self.engine.add_native_hook(UC_HOOK_INSN, on_syscall, data, x86_const.UC_X86_INS_SYSCALL)
@@ -144,11 +171,19 @@ class Cpu:
         self.engine.uc.context_restore(self.engine.context)
         self.flush_tlb()
         fill_vmcb(self.memory, MPN(int(self.frames[0])), state, nested_root)
-        vmrun(self.engine, self.memory, self.frames)
+        self._thread.value = threading.get_ident()
+        try:
+            vmrun(self.engine, self.memory, self.frames)
+        finally:
+            self._thread.value = 0
 
     def run(self) -> None:
         """Let the guest go on from CONTEXT's EIP until the next stop; CONTEXT and the engine agree."""
-        self.engine.start(self._eip[0])
+        self._thread.value = threading.get_ident()
+        try:
+            self.engine.start(self._eip[0])
+        finally:
+            self._thread.value = 0
 
     def flush_tlb(self) -> None:
         """Drop all of the engine's cached translations of addresses."""

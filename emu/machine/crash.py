@@ -1,11 +1,13 @@
-"""The last line when the engine takes the process down: it aborts on a few encodings that no compiler emits.
+"""The last words when the engine takes the process down.
 
-Unicorn 2.1.4 calls abort() while it translates a LOCK prefix before a bit test of a register, for instance. Nothing can go
-on after that, so a C signal handler says what happened and ends the process with a status of its own.
+Of the aborts that are known it comes back (`emu.machine.aborts`). Nothing can go on after any other crash in native code, so a C signal
+handler saves what can be saved, says what happened and ends the process with a status of its own. The engine runs without Python's lock,
+so Python can run in the handler; if that goes wrong too, the last line is still written.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import signal
 from collections.abc import Callable
@@ -17,29 +19,40 @@ STANDARD_ERROR = 2
 SIGNALS = (signal.SIGABRT, signal.SIGSEGV)
 HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)
 
-_restorers: list[Callable[[], None]] = []
+SAVING_S = 10  # then the alarm ends the process: whoever saves may wait for what the engine holds
+
+_deeds: list[Callable[[], object]] = []
 _handlers: list[object] = []  # kept alive: C has only their addresses
 
 
-def at_crash(restore: Callable[[], None]) -> None:
-    """Have `restore()` called before the end, for a terminal's settings."""
-    _restorers.append(restore)
+def at_crash(deed: Callable[[], object]) -> None:
+    """Have `deed()` called before the end, the last one first: for a terminal's settings, and for what is not written yet."""
+    _deeds.append(deed)
 
 
 def install() -> None:
     """Catch the signals of `SIGNALS` for the rest of the process; it ends with the status of `EmuError`."""
     libc = ctypes.CDLL(None)
     end = libc["_exit"]
+    # Once only, and not blocked meanwhile: where even this handler cannot run, the signal must not come again and again.
+    catch = libc.sysv_signal
+    catch.argtypes = (ctypes.c_int, ctypes.c_void_p)
+    catch.restype = ctypes.c_void_p
 
     def last_words(_number: int) -> None:
+        arm()  # a deed may be the next to crash
+        signal.alarm(SAVING_S)
+        while _deeds:
+            with contextlib.suppress(BaseException):
+                _deeds.pop()()
         libc.write(STANDARD_ERROR, MESSAGE, len(MESSAGE))
-        for restore in _restorers:
-            restore()
         end(EmuError.exit_status)
 
     handler = HANDLER(last_words)
     _handlers.append(handler)
-    libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
-    libc.signal.restype = ctypes.c_void_p
-    for number in SIGNALS:
-        libc.signal(number, ctypes.cast(handler, ctypes.c_void_p))
+
+    def arm() -> None:
+        for number in SIGNALS:
+            catch(number, ctypes.cast(handler, ctypes.c_void_p))
+
+    arm()

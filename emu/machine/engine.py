@@ -15,7 +15,9 @@ import unicorn
 from unicorn import (
     UC_ARCH_X86,
     UC_HOOK_BLOCK,
+    UC_HOOK_EDGE_GENERATED,
     UC_HOOK_INSN,
+    UC_HOOK_INSN_INVALID,
     UC_HOOK_INTR,
     UC_HOOK_MEM_READ,
     UC_MODE_64,
@@ -29,17 +31,21 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from emu.errors import BrokenInvariantError, EngineError
 from emu.machine import paging, vmcb
-from emu.machine.memory import MachineMemory
-from emu.units import MPN, PAGE_BYTES
+from emu.machine.code_buffer import CodeBuffer, executable_mappings
+from emu.machine.memory import MachineMemory, ensure_address_space
+from emu.units import MIB, MPN, PAGE_BYTES
 
 __all__ = [
     "UC_HOOK_BLOCK",
+    "UC_HOOK_EDGE_GENERATED",
     "UC_HOOK_INSN",
+    "UC_HOOK_INSN_INVALID",
     "UC_HOOK_INTR",
     "UC_HOOK_MEM_READ",
     "Engine",
     "EntryState",
     "Segment",
+    "UcError",
     "fill_vmcb",
     "flush_page_function",
     "mismatch",
@@ -52,9 +58,15 @@ EXTRA_FRAMES = 3  # VMCB, host save area, the VMRUN instruction
 MSR_EFER = 0xC000_0080
 MSR_VM_HSAVE_PA = 0xC001_0117
 VMRUN = b"\x0f\x01\xd8"
+SMALLEST_CODE_BUFFER = 2 * MIB  # of translated code: enough for a few instructions
+ENGINE_BYTES = 16 * MIB  # of address space beside that buffer: what an engine allocates while it is set up, and more
 FLUSH_TLB = (1 << 30) | uc_const.UC_CTL_TLB_FLUSH  # a uc_ctl write without arguments
 ALL_INTERCEPTS = (
-    vmcb.INTERCEPT_RDPMC
+    vmcb.INTERCEPT_IDTR_WRITE
+    | vmcb.INTERCEPT_GDTR_WRITE
+    | vmcb.INTERCEPT_LDTR_WRITE
+    | vmcb.INTERCEPT_TR_WRITE
+    | vmcb.INTERCEPT_RDPMC
     | vmcb.INTERCEPT_RDTSC
     | vmcb.INTERCEPT_CPUID
     | vmcb.INTERCEPT_RSM
@@ -62,7 +74,6 @@ ALL_INTERCEPTS = (
     | vmcb.INTERCEPT_INVLPG
     | vmcb.INTERCEPT_INVLPGA
     | vmcb.INTERCEPT_MSR
-    | vmcb.INTERCEPT_TASK_SWITCH
     | vmcb.INTERCEPT_SHUTDOWN
     | vmcb.INTERCEPT_VMRUN
     | vmcb.INTERCEPT_VMMCALL
@@ -102,6 +113,7 @@ class EntryState:
     rdx: int = 0
 
 
+MAX_EXITS = 256  # more than a guest that is not hostile has
 RESET_STATE = EntryState(
     rip=0xFFF0,
     cs=Segment(0xF000, 0xFFFF_0000, 0xFFFF, 0x9B),
@@ -116,10 +128,14 @@ VERSION: str = unicorn.__version__
 class Engine:
     """Unicorn with the CPU model, the mapping and the few raw calls that emu needs."""
 
-    def __init__(self, memory: MachineMemory) -> None:
+    def __init__(self, memory: MachineMemory, code_bytes: int = SMALLEST_CODE_BUFFER) -> None:
+        """`code_bytes` is the size of the buffer of translated code: when it is full all of it goes, and translation begins anew."""
+        ensure_address_space(code_bytes + ENGINE_BYTES, "the engine")
+        before = executable_mappings()
         try:
             self.uc = Uc(UC_ARCH_X86, UC_MODE_64)
             self.handle: ctypes.c_void_p = self.uc._uch
+            self.uc.ctl_set_tcg_buffer_size(code_bytes)  # before anything that sets the engine up, the CPU model included
             self.uc.ctl_set_cpu_model(x86_const.UC_CPU_X86_EPYC)  # the default model has no SVM
             self.uc.mem_map_ptr(0, len(memory.bytes), UC_PROT_ALL, memory.address)
             self.uc.ctl_exits_enabled(True)  # else each stop walks `until` and overwrites exit_info_2
@@ -131,6 +147,8 @@ class Engine:
         except UcError as error:
             msg = f"unicorn {unicorn.__version__}: cannot set up the AMD-V processor ({error})"
             raise EngineError(msg) from error
+        self.code_buffer = CodeBuffer(code_bytes, before)
+        self._exits: dict[int, None] = {}  # linear addresses, the oldest first
         self.context = self.uc.context_save()
         self.context_bytes = int(uclib.uc_context_size(self.handle))
 
@@ -149,6 +167,23 @@ class Engine:
         status = uclib.uc_emu_start(self.handle, rip, 0, 0, 0)
         if status:
             raise BrokenInvariantError(f"the engine stopped with error {status} at {rip:#x}")
+
+    def drop_code(self) -> None:
+        """Drop everything that was translated, and give its memory back. Not while the engine runs."""
+        self.uc.ctl_flush_tb()
+        self.code_buffer.give_back()
+
+    def end_code_at(self, address: int) -> None:
+        """Have code that is translated from now on end before a linear address, as at a HLT; the oldest such addresses are forgotten."""
+        if len(self._exits) >= MAX_EXITS:
+            self._exits.pop(next(iter(self._exits)))
+        self._exits[address] = None
+        self.uc.ctl_set_exits(list(self._exits))
+
+    def run_through(self, address: int) -> None:
+        """Take `end_code_at` back."""
+        self._exits.pop(address, None)
+        self.uc.ctl_set_exits(list(self._exits))
 
     def add_native_hook(self, kind: int, address: int, data: int, *instruction: int) -> None:
         """Install the C function at `address`; the engine hands it the pointer `data`."""

@@ -31,6 +31,7 @@ IS_INT_FROM_ERROR_CODE = 4  # u32: 1 after INT n; while it stays 1 each exit mov
 NEXT_EIP_FROM_ERROR_CODE = 8  # u64: of the instruction after the INT n
 DR_FROM_ERROR_CODE = 16  # u64[8]
 DR6_FROM_ERROR_CODE = DR_FROM_ERROR_CODE + 48
+DR7_FROM_ERROR_CODE = DR_FROM_ERROR_CODE + 56
 
 # Descriptor flags as the engine keeps them: the second word of the descriptor.
 FLAG_ACCESSED = 1 << 8
@@ -56,6 +57,7 @@ HF_LMA = 1 << 14
 HF_CS64 = 1 << 15
 HF_GUEST = 1 << 21
 HF2_NESTED = 1 << 6
+HF2_NMI = 1 << 2  # of HFLAGS2: NMIs are blocked; the engine's IRET clears it
 
 
 @compiled

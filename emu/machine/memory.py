@@ -43,6 +43,15 @@ POISON = 0x5A  # what a freed frame is filled with in debug runs
 SMALLEST_MACHINE = 4 * MIB
 
 
+def ensure_address_space(size_bytes: int, what: str) -> None:
+    """Raise MachineMemoryError if the host would not map so much more: for libraries that end the process when they cannot."""
+    try:
+        mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except (OSError, MemoryError) as error:
+        msg = f"{what} needs {size_bytes // MIB} MiB of address space: the host refuses it ({error})"
+        raise MachineMemoryError(msg) from error
+
+
 class FrameUse(IntEnum):
     """What a frame serves for."""
 

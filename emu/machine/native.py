@@ -4,31 +4,33 @@ Compiled functions ("native code" in these pages) take the *control block* of a 
 (`emu.machine.control`), and reach everything else through machine addresses kept in it. All integers in native code are
 int64: Numba turns a mix of signed and unsigned words into floating point, so bit 63 (NX) appears as the sign.
 
-The cache lives in a folder named after a digest of the package's own sources, because Numba only looks at the file of
-the outermost function: without the digest, an edit (or an upgrade) of an inlined helper would leave stale machine code.
+The cache (`emu.machine.code_cache`) is named after a digest of the package's own sources, because Numba only looks at the file
+of the outermost function: without the digest, an edit (or an upgrade) of an inlined helper would leave stale machine code.
 """
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import hashlib
-import os
-import shutil
+import inspect
 import sys
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import llvmlite
+import llvmlite.binding as llvm
 import numba
-from numba import carray, cfunc, extending, njit, types
-from numba.core import cgutils, config
+from numba import carray, extending, njit, types
+from numba.core import cgutils, config, sigutils
+from numba.core.ccallback import CFunc
+
+from emu.machine.code_cache import CodeCache, KeptFunction
 
 __all__ = [
+    "CACHE",
     "address_of",
     "as_bytes",
     "as_words",
-    "cache_is_warm",
     "call2",
     "call2_wide",
     "call3",
@@ -40,7 +42,6 @@ __all__ = [
     "load16",
     "load32",
     "load64",
-    "mark_cache_complete",
     "prefetch",
     "sources_digest",
     "store8",
@@ -53,10 +54,56 @@ __all__ = [
 PACKAGE = Path(__file__).resolve().parent.parent
 # Modules that no native code is built from, so that a change of theirs costs no compilation (a test checks the list).
 PYTHON_ONLY = frozenset(
-    "__init__.py balloon_store.py block_hook.py calibration.py callbacks.py check.py config.py content_table.py cpu.py cpuid.py crash.py dma.py engine.py errors.py exit_checks.py exits.py hashing.py images.py launch.py loader.py msr.py outside.py "
-    "reclaim.py regfile.py replacing.py sampling.py saving.py sharing.py state.py states.py swap_area.py swap_disk.py swap_space.py tables.py targets.py vm.py".split()
+    """
+    __init__.py
+    aborts.py
+    balloon_store.py
+    block_hook.py
+    calibration.py
+    callbacks.py
+    check.py
+    code_buffer.py
+    code_cache.py
+    config.py
+    content_table.py
+    cpu.py
+    cpuid.py
+    crash.py
+    dma.py
+    engine.py
+    errors.py
+    exit_checks.py
+    exits.py
+    features.py
+    hashing.py
+    hostfile.py
+    images.py
+    launch.py
+    limits.py
+    loader.py
+    msr.py
+    outputs.py
+    outside.py
+    reclaim.py
+    regfile.py
+    regular.py
+    replacing.py
+    sampling.py
+    saving.py
+    sharing.py
+    state.py
+    states.py
+    swap_area.py
+    swap_disk.py
+    swap_space.py
+    tables.py
+    targets.py
+    tomlfile.py
+    tomlvalues.py
+    vm.py
+    wording.py
+    """.split()
 )
-KEPT_CACHES = 3  # the newest few: enough to go back and forth between two checkouts without compiling again
 
 
 def sources_digest() -> str:
@@ -71,54 +118,34 @@ def sources_digest() -> str:
     return digest.hexdigest()
 
 
-def _cache_root() -> Path:
-    """Where compiled code is kept: `EMU_CACHE_DIR`, else the user's cache folder (XDG base directories)."""
-    named = os.environ.get("EMU_CACHE_DIR")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emu"
+def _cache_version() -> str:
+    """A digest of the sources, of the processor that code is compiled for, and of what the environment says of how."""
+    processor = config.CPU_NAME or llvm.get_host_cpu_name()
+    settings = f"{processor} {config.CPU_FEATURES} {config.OPT} {config.BOUNDSCHECK} {config.DEBUGINFO_DEFAULT}"
+    how = f"{sources_digest()} {llvmlite.__version__} {settings}"
+    return hashlib.blake2b(how.encode(), digest_size=10).hexdigest()
 
 
-def _set_up_cache() -> Path:
-    root = _cache_root()
-    folder = root / sources_digest()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
-    except OSError:
-        writable = False
-    if not writable:  # no home, or a read-only one: compile for this process alone
-        folder = Path(tempfile.mkdtemp(prefix="emu-cache-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    else:
-        _drop_old_caches(root)
-    config.CACHE_DIR = str(folder)
-    return folder
+CACHE = CodeCache(_cache_version())
 
 
-def _drop_old_caches(root: Path) -> None:
-    """Keep the newest few; another emu may be doing the same."""
-    with contextlib.suppress(OSError):
-        by_age = sorted((p for p in root.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime, reverse=True)
-        for stale in by_age[KEPT_CACHES:]:
-            shutil.rmtree(stale, ignore_errors=True)
+def _kept(function: Any) -> KeptFunction:
+    """The cache of a function of one of the digested files."""
+    file = Path(inspect.getfile(function)).resolve().relative_to(PACKAGE)
+    return KeptFunction(function, CACHE, f"{'.'.join(file.with_suffix('').parts)}.{function.__name__}")
 
 
-CACHE = _set_up_cache()
+def cfunc(signature: Any, *, cache: bool = True) -> Callable[[Any], Any]:
+    """The decorator of functions that C calls: compiled at once, or taken from the cache."""
 
+    def decorate(function: Any) -> Any:
+        made: Any = CFunc(function, sigutils.normalize_signature(signature), locals={}, options={})
+        if cache:
+            made._cache = _kept(function)
+        made.compile()
+        return made
 
-def cache_is_warm() -> bool:
-    """Whether compiled code of this very version lies on disk (else the first run compiles, for some seconds)."""
-    return (CACHE / "complete").exists()
-
-
-def mark_cache_complete() -> None:
-    """Record that everything the VMM needs was compiled; a folder that cannot be written is no failure."""
-    try:
-        CACHE.mkdir(parents=True, exist_ok=True)
-        (CACHE / "complete").touch()
-    except OSError:
-        return
+    return decorate
 
 
 def compiled(function: Any) -> Any:
@@ -127,7 +154,8 @@ def compiled(function: Any) -> Any:
     Numba would compile a copy of a function for every constant that a caller passes; here constants count as integers,
     which halves the time of the first run. LLVM inlines and folds them all the same.
     """
-    dispatcher = njit(cache=True, error_model="numpy", no_cfunc_wrapper=True)(function)
+    dispatcher = njit(error_model="numpy", no_cfunc_wrapper=True)(function)
+    dispatcher._cache = _kept(function)
     resolve = dispatcher.get_call_template
 
     def resolve_without_literals(args: Any, kws: Any) -> Any:

@@ -89,6 +89,7 @@ EFLAGS_NT = 1 << 14
 EFLAGS_RF = 1 << 16
 EFLAGS_VM = 1 << 17
 EFLAGS_AC = 1 << 18
+EFLAGS_ID = 1 << 21
 EFLAGS_ARITHMETIC = 0x8D5  # OF SF ZF AF PF CF: kept apart by the engine
 
 

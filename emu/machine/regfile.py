@@ -75,6 +75,16 @@ class RegisterFile:
         """The address of the guest's last page fault."""
         return self._words[env.CR2 // 8]
 
+    @property
+    def is_nmi_blocked(self) -> bool:
+        """Whether NMIs wait: from the delivery of one until IRET."""
+        return bool(self._halves[env.HFLAGS2 // 4] & env.HF2_NMI)
+
+    def block_nmi(self) -> None:
+        """An NMI is delivered."""
+        self._halves[env.HFLAGS2 // 4] |= env.HF2_NMI
+        self._control[cbw.MODIFIED] = 1
+
     def selector(self, segment: int) -> int:
         """The selector in a segment register (0..5: ES CS SS DS FS GS)."""
         return self._halves[(env.SEGMENTS + env.SEGMENT_BYTES * segment) // 4]

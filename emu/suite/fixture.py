@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from emu.config import Mmu, parse_size
-from emu.errors import UsageError
+from emu.errors import EmuError, UsageError
 from emu.events import GROUPS
 from emu.suite.cases import DEFAULT_LIMIT
-from emu.suite.run import Finished, run_guest
+from emu.suite.run import Finished, Limits, run_guest
 from emu.vm import launch
 
 
@@ -23,7 +23,7 @@ class Request:
     mmu: Mmu
     limit: int
     groups: frozenset[str]
-    disk: Path | int | None = None  # as `emu.suite.run.run_guest` takes it
+    disks: tuple[Path | int, ...] = ()  # as `emu.suite.run.run_guest` takes them
 
     @classmethod
     def from_settings(
@@ -36,7 +36,7 @@ class Request:
         mmu: str = "shadow",
         limit: int = DEFAULT_LIMIT,
         events: Iterable[str] = (),
-        disk: str | Path | None = None,
+        disk: str | Path | Sequence[str | Path] | None = None,
     ) -> Request:
         """Check what a test asks for; raises UsageError."""
         groups = frozenset(events)
@@ -45,17 +45,21 @@ class Request:
         if mmu not in tuple(Mmu):
             raise UsageError(f"unknown MMU '{mmu}': known are {', '.join(Mmu)}")
         what = launch.Boot(launch.find_image(str(image)), append, tuple(Path(module) for module in modules))
-        attached = None if disk is None else launch.disk_source(str(disk))
+        given = (disk,) if isinstance(disk, (str, Path)) else disk or ()
+        attached = tuple(launch.disk_source(str(one)) for one in given)
         return cls(what, parse_size(memory), Mmu(mmu), limit, groups, attached)
 
 
 def run_request(request: Request) -> Finished:
-    """Run it; raises EmuError."""
-    return run_guest(
+    """Run it; raises EmuError, also if it prints or does more than is kept."""
+    finished = run_guest(
         request.what,
         memory_bytes=request.memory_bytes,
         mmu=request.mmu,
-        limit=request.limit,
+        limits=Limits(request.limit),
         groups=request.groups,
-        disk=request.disk,
+        disks=request.disks,
     )
+    if finished.cut_off:
+        raise EmuError(f"{request.what.image}: {finished.cut_off}")
+    return finished

@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import itertools
-import re
+from collections.abc import Iterator
 from pathlib import Path
 
+from emu.errors import EmuError
 from emu.events import Outcome
-from emu.suite.cases import MMU_PLACE, Bound, Expectation
+from emu.regular import reason_of
+from emu.suite import matching
+from emu.suite.cases import Bound, Expectation
+from emu.suite.goldens import read_golden
 from emu.suite.protocol import Check
 from emu.suite.run import Finished
+from emu.wording import cut, exit_value
 
 CONTEXT_LINES = 3  # before and after the first line that differs
 
 
 def ending(outcome: Outcome, value: int, why: str = "") -> str:
     """How a run ended, in words."""
-    text = f"{outcome} with value {value}" if outcome is Outcome.EXITED else str(outcome)
+    text = f"{outcome} with value {exit_value(value)}" if outcome is Outcome.EXITED else str(outcome)
     return f"{text} ({why})" if why else text
 
 
 def differences(expected: Expectation, run: Finished, checks: list[Check] | None) -> list[str]:
     """Everything but golden files that is not as expected; `checks` are None for a guest without any."""
-    found = []
+    found = [f"end: {run.cut_off}"] if run.cut_off else []
     wanted_value = expected.exit if expected.outcome is Outcome.EXITED else run.value
-    if (run.outcome, run.value) != (expected.outcome, wanted_value):
+    if not run.cut_off and (run.outcome, run.value) != (expected.outcome, wanted_value):
         wanted = ending(expected.outcome, expected.exit)
         found.append(f"end: expected {wanted}, seen {ending(run.outcome, run.value, run.why)}")
-    found += [f"serial: expected to contain {text!r}, not seen" for text in expected.serial if text not in run.serial]
-    if expected.serial_regex is not None and not re.search(expected.serial_regex, run.serial, re.MULTILINE):
-        found.append(f"serial: expected to match {expected.serial_regex!r}, no match")
+    found += _text_differences("serial", expected.serial, expected.serial_regex, run.serial)
+    found += _text_differences("screen", expected.screen, expected.screen_regex, run.screen)
     if expected.serial_exact is not None and expected.serial_exact != run.serial:
         found.append("serial: " + first_difference(expected.serial_exact, run.serial))
     for bound in expected.events:
@@ -37,6 +41,17 @@ def differences(expected: Expectation, run: Finished, checks: list[Check] | None
         if not _is_within(bound, seen):
             found.append(f"events: expected {bound.name} {_range(bound)}, seen {seen}")
     return found + _check_differences(expected, checks or [])
+
+
+def _text_differences(what: str, contained: tuple[str, ...], regex: str | None, seen: str) -> Iterator[str]:
+    """What a text should contain, and does not."""
+    yield from (f"{what}: expected to contain {cut(repr(text))}, not seen" for text in contained if text not in seen)
+    if regex is not None:
+        try:
+            if not matching.search(regex, seen):
+                yield f"{what}: expected to match {cut(repr(regex))}, no match"
+        except EmuError as error:
+            yield f"{what}: {cut(str(error))}"
 
 
 def _is_within(bound: Bound, seen: int) -> bool:
@@ -62,19 +77,16 @@ def _check_differences(expected: Expectation, checks: list[Check]) -> list[str]:
     return found
 
 
-def golden_path(path: Path, mmu: str) -> Path:
-    """A golden file's name with the MMU's in its place."""
-    return path.with_name(path.name.replace(MMU_PLACE, mmu))
-
-
 def golden_difference(path: Path, what: str, seen: str) -> str:
     """How `seen` differs from a golden file; empty if it does not."""
     try:
-        expected = path.read_text(encoding="utf-8")
+        expected = read_golden(path)
     except FileNotFoundError:
         return f"{what}: no golden file {path}: --update makes it"
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         return f"{what}: cannot read {path} ({error})"
+    except OSError as error:
+        return f"{what}: cannot read {path} ({reason_of(error)})"
     return "" if expected == seen else f"{what}: {path}: {first_difference(expected, seen)}"
 
 
@@ -89,4 +101,4 @@ def first_difference(expected: str, seen: str) -> str:
     lines += [f"    {line}" for line in theirs[max(0, at - CONTEXT_LINES) : at]]
     lines += [f"  - {line}" for line in theirs[at : at + CONTEXT_LINES]] or ["  - (end)"]
     lines += [f"  + {line}" for line in ours[at : at + CONTEXT_LINES]] or ["  + (end)"]
-    return "\n".join(lines)
+    return "\n".join(cut(line) for line in lines)

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
@@ -50,6 +51,7 @@ class _Worker:
         self.line = Connection(ours.detach())
         self.is_ready = False
         self.call: Any = None  # what it works on
+        self.ends_by: float | None = None  # when it is given up, by the host's monotonic clock
 
     def end(self) -> None:
         """Kill it, wait for it, close what belongs to it."""
@@ -88,21 +90,44 @@ class Pool:
         pages = [int(Path(f"/proc/{worker.process.pid}/statm").read_text().split()[1]) for worker in self._workers]
         return [count * os.sysconf("SC_PAGE_SIZE") for count in pages]
 
-    def map(self, function: Callable[[Any], Any], items: list[Any]) -> Iterator[tuple[Any, Any]]:
-        """(item, result) for each, as they end; the result of a call that failed is an EmuError, of a lost one `Lost`."""
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        items: list[Any],
+        patience: Callable[[Any], float | None] = lambda _: None,
+    ) -> Iterator[tuple[Any, Any]]:
+        """(item, result) for each, as they end; the result of a call that failed is an EmuError, of a lost one `Lost`.
+
+        `patience` says after how many seconds a call is given up and its process killed; None: never.
+        """
         waiting = deque(items)
         left = len(items)
         while left:
             for worker in self._workers:
                 if worker.is_ready and worker.call is None and waiting:
                     worker.call = (waiting.popleft(),)
+                    seconds = patience(worker.call[0])
+                    worker.ends_by = None if seconds is None else time.monotonic() + seconds
                     worker.line.send((function, worker.call))
-            for line in wait([worker.line for worker in self._workers]):
-                worker = next(worker for worker in self._workers if worker.line is line)
-                answer = self._hear(worker)
-                if answer is not None:
-                    left -= 1
-                    yield answer
+            for answer in self._answers():
+                left -= 1
+                yield answer
+
+    def _answers(self) -> Iterator[tuple[Any, Any]]:
+        """Wait until something happens; the calls that ended."""
+        ends = [worker.ends_by for worker in self._workers if worker.call is not None and worker.ends_by is not None]
+        timeout = max(0.0, min(ends) - time.monotonic()) if ends else None
+        for line in wait([worker.line for worker in self._workers], timeout):
+            worker = next(worker for worker in self._workers if worker.line is line)
+            answer = self._hear(worker)
+            if answer is not None:
+                yield answer
+        for worker in list(self._workers):
+            if worker.call is not None and worker.ends_by is not None and time.monotonic() > worker.ends_by:
+                (item,) = worker.call
+                worker.end()
+                self._workers[self._workers.index(worker)] = _Worker()
+                yield item, Lost("not done in time by the host's clock (timeout): its process was ended")
 
     def call(self, function: Callable[[Any], Any], item: Any) -> Any:
         """The result of one call; raises EmuError if it failed, `Lost` if the process ended."""

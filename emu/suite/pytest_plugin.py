@@ -48,7 +48,7 @@ class SuiteFile(pytest.File):
         """An item a case and MMU."""
         from emu.config import Mmu
         from emu.errors import EmuError
-        from emu.suite.cases import read_suite
+        from emu.suite.reading import read_suite
         from emu.suite.results import jobs_of
 
         try:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from emu.errors import EmuError
 from emu.events import Outcome
 from emu.suite.cases import Case
 from emu.suite.run import Finished, serial_text
+from emu.wording import exit_value
 
 PROGRAM = "qemu-system-x86_64"
 # The processor that `emu.vm.cpuid` describes, so that guests skip the same checks.
@@ -27,6 +31,7 @@ OPTIONS = (
 )
 LIMIT_S = 120.0  # of the host's clock: QEMU has no other
 ENDLESS_LIMIT_S = 5.0  # for a guest that is expected to halt for ever
+MOST_ERROR_BYTES = 1 << 16
 STATUS_OF_SHUTDOWN = 0  # triple fault or reset under -no-reboot
 
 
@@ -34,9 +39,9 @@ STATUS_OF_SHUTDOWN = 0  # triple fault or reset under -no-reboot
 class QemuRun:
     """How QEMU ended."""
 
-    status: int | None  # None: it was still running at the limit
+    status: int | None  # None: it was ended
     serial: str
-    limit_s: float
+    why: str = ""  # it was ended
 
 
 def is_installed() -> bool:
@@ -44,20 +49,23 @@ def is_installed() -> bool:
     return shutil.which(PROGRAM) is not None
 
 
-def command(case: Case, disk: Path | None = None) -> list[str]:
-    """The command line that boots a case, with `disk` attached."""
+def command(case: Case, disks: Sequence[Path] = ()) -> list[str]:
+    """The command line that boots a case, with `disks` attached."""
     line = [PROGRAM, *OPTIONS, "-m", f"{case.memory_bytes >> 10}k", *_boot_options(case)]
-    return [*line, *(_drive(disk) if disk is not None else ()), *case.qemu_options]
+    return [*line, *(option for disk in disks for option in _drive(disk)), *case.qemu_options]
 
 
 @contextlib.contextmanager
-def _attached(case: Case) -> Iterator[Path | None]:
-    """The file of a case's disk; for one that has only a size, an empty file while QEMU runs."""
-    if not isinstance(case.disk, int):
-        yield case.disk
-        return
+def _attached(case: Case) -> Iterator[list[Path]]:
+    """The files of a case's disks; for one that has only a size, an empty file while QEMU runs."""
+    with contextlib.ExitStack() as stack:
+        yield [disk if isinstance(disk, Path) else stack.enter_context(_empty_file(disk)) for disk in case.disks]
+
+
+@contextlib.contextmanager
+def _empty_file(size: int) -> Iterator[Path]:
     with tempfile.NamedTemporaryFile(prefix="emu-disk-") as file:
-        file.truncate(case.disk)
+        file.truncate(size)
         yield Path(file.name)
 
 
@@ -70,30 +78,57 @@ def _boot_options(case: Case) -> list[str]:
     """What it boots. QEMU's lists are separated by commas, and a comma in a name is doubled."""
     if case.is_disk:
         return _drive(case.image)
-    options = ["-kernel", str(case.image), "-append", case.append]
+    options = ["-kernel", str(case.image.absolute()), "-append", case.append]
     if case.modules:
         options += ["-initrd", ",".join(_escaped(path) for path in case.modules)]
     return options
 
 
 def _escaped(path: Path) -> str:
-    return str(path).replace(",", ",,")
+    """A file's name in a list; absolute, since QEMU takes `fat:rw:x` for more than a name."""
+    return str(path.absolute()).replace(",", ",,")
 
 
-def run(case: Case, outcome: Outcome) -> QemuRun:
-    """Run a case that ended here with `outcome`; raises EmuError when QEMU itself fails."""
-    limit_s = ENDLESS_LIMIT_S if outcome is Outcome.HALTED else LIMIT_S
-    try:
-        with _attached(case) as disk:
-            line = command(case, disk)
-            done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=limit_s)
-    except subprocess.TimeoutExpired as late:
-        return QemuRun(None, serial_text(late.stdout or b""), limit_s)
-    except OSError as error:
-        raise EmuError(f"{PROGRAM}: cannot be run ({error.strerror})") from error
-    if done.returncode == 1 and done.stderr.startswith(b"qemu-system"):
-        raise EmuError(serial_text(done.stderr).strip().splitlines()[0])
-    return QemuRun(done.returncode, serial_text(done.stdout), limit_s)
+def run(case: Case, outcome: Outcome, output_bytes: int, seconds: float | None = None) -> QemuRun:
+    """Run a case that ended here with `outcome`, within limits; raises EmuError when QEMU itself fails."""
+    limit_s = min(ENDLESS_LIMIT_S if outcome is Outcome.HALTED else LIMIT_S, seconds or LIMIT_S)
+    with _attached(case) as disks, tempfile.TemporaryFile() as errors:
+        try:
+            process = subprocess.Popen(command(case, disks), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+        except OSError as error:
+            raise EmuError(f"{PROGRAM}: cannot be run ({error.strerror})") from error
+        with process:
+            try:
+                printed, why = _output(process, time.monotonic() + limit_s, output_bytes)
+            finally:
+                if process.poll() is None:
+                    process.kill()
+        errors.seek(0)
+        said = errors.read(MOST_ERROR_BYTES)
+    serial = serial_text(printed)
+    if why:
+        return QemuRun(None, serial, why.format(seconds=f"{limit_s:g} s"))
+    if process.returncode == 1 and said.startswith(b"qemu-system"):
+        raise EmuError(serial_text(said).strip().splitlines()[0])
+    return QemuRun(process.returncode, serial)
+
+
+def _output(process: subprocess.Popen[bytes], until: float, most_bytes: int) -> tuple[bytes, str]:
+    """What QEMU printed, and why it must be ended, if it must."""
+    assert process.stdout is not None
+    printed = bytearray()
+    while select.select([process.stdout], [], [], max(0.0, until - time.monotonic()))[0]:
+        data = os.read(process.stdout.fileno(), 1 << 16)
+        if not data:  # it closed its output: it is about to end
+            try:
+                process.wait(max(0.0, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                break
+            return bytes(printed), ""
+        printed += data
+        if len(printed) > most_bytes:
+            return bytes(printed[:most_bytes]), "printed more than the output limit"
+    return bytes(printed), "still running after {seconds}"
 
 
 def expected_status(ours: Finished) -> int | None:
@@ -103,10 +138,10 @@ def expected_status(ours: Finished) -> int | None:
     return STATUS_OF_SHUTDOWN if ours.outcome in (Outcome.TRIPLE_FAULT, Outcome.RESET) else None
 
 
-def describe(status: int | None, limit_s: float) -> str:
-    """An exit status in words."""
-    if status is None:
-        return f"still running after {limit_s:g} s"
-    if status < 0:
-        return f"ended by signal {-status}"
-    return f"debug exit with value {status >> 1}" if status & 1 else f"status {status}"
+def describe(run: QemuRun) -> str:
+    """How it ended, in words."""
+    if run.status is None:
+        return run.why
+    if run.status < 0:
+        return f"ended by signal {-run.status}"
+    return f"debug exit with value {exit_value(run.status >> 1)}" if run.status & 1 else f"status {run.status}"

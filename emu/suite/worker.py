@@ -6,15 +6,15 @@ A process of its own because the engine may abort it (`emu.machine.crash`): then
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
 from emu.errors import EmuError
-from emu.machine import crash, native
-from emu.resources.compiling import compile_for_python
+from emu.machine import crash
+from emu.machine.native import CACHE
+from emu.resources.compiling import prepare
 from emu.suite.pool import COMPILING, DONE, FAILED, READY
 
 PR_SET_PDEATHSIG = 1
@@ -35,26 +35,14 @@ def main(descriptor: int) -> None:
 
 
 def _get_ready(pool: Connection) -> None:
-    if not native.cache_is_warm():
+    if not CACHE.is_complete():
         pool.send((COMPILING, None))
-        native.CACHE.mkdir(parents=True, exist_ok=True)
-        with (native.CACHE / "lock").open("w") as lock:  # workers start together: one compiles, the others load
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            _load()
-            native.mark_cache_complete()
-    else:
-        _load()
-    pool.send((READY, None))
-
-
-def _load() -> None:
+    prepare()  # workers start together: one compiles, the others load
     from emu.suite import execute, run  # noqa: F401  (what jobs will need is loaded before collections leave it out)
     from emu.trace import text  # noqa: F401
-    from emu.vm import vm  # noqa: F401
 
-    if not native.cache_is_warm():
-        compile_for_python()
     run.freeze_imports()
+    pool.send((READY, None))
 
 
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[str, Any]:

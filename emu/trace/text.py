@@ -22,6 +22,7 @@ WIDE_CODE, LONG_CODE = 0x80, 0x40  # in insn_bytes: 32-bit, 64-bit code
 LENGTH_MASK = 0x0F
 OUTCOMES = tuple(Outcome)
 ERROR_CODE_VALID = 1 << 31
+TASK_SWITCHES = ("jumped to", "nested", "returned to")
 EXCEPTION_NAMES = {
     0: "#DE", 1: "#DB", 2: "NMI", 3: "#BP", 4: "#OF", 5: "#BR", 6: "#UD", 7: "#NM", 8: "#DF", 10: "#TS", 11: "#NP",
     12: "#SS", 13: "#GP", 14: "#PF", 16: "#MF", 17: "#AC", 18: "#MC", 19: "#XM",
@@ -97,7 +98,7 @@ def _cr3(r: np.void) -> str:
 
 def _stop(r: np.void) -> str:
     outcome = OUTCOMES[int(r["info"])]
-    return f"{outcome} with value {r['va']:x}" if outcome is Outcome.EXITED else str(outcome)
+    return f"{outcome} with value {r['va']}" if outcome is Outcome.EXITED else str(outcome)
 
 
 DETAILS: dict[Kind, Callable[[np.void], str]] = {
@@ -138,6 +139,7 @@ DETAILS: dict[Kind, Callable[[np.void], str]] = {
     Kind.COW_BREAK: lambda r: f"PPN {r['ppn']:05x} MPN {r['old']:05x} -> {r['mpn']:05x}",
     Kind.SWAP_OUT: _page,
     Kind.SWAP_IN: _page,
+    Kind.TASK_SWITCH: lambda r: f"{r['old']:04x} -> {r['new']:04x} {TASK_SWITCHES[int(r['info'])]}, segment at VA {r['va']:08x}",
     Kind.STOP: _stop,
 }
 assert set(DETAILS) == set(Kind)

@@ -13,6 +13,8 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 
 from emu.machine import control as cbw
+from emu.machine import env
+from emu.machine import paging as pg
 from emu.vm.clock import COUNT_MASK, ENTRY_BYTES, PC_MASK, SALT_SHIFT, SIZE_SHIFT, TABLE_ENTRIES
 
 NAME = "emu_block_hook"
@@ -53,7 +55,7 @@ def _module() -> ir.Module:
     differences = [
         builder.xor(at_address(entry), key),
         builder.xor(builder.sub(counted, count), tag),
-        builder.xor(at_address(word(cbw.LIVE_CR3)), word(cbw.ENGINE_CR3)),
+        builder.and_(at_address(builder.add(word(cbw.LIVE), _constant(env.EFLAGS))), _constant(pg.EFLAGS_NT)),
     ]
     time = word(cbw.INSNS)
     known = builder.icmp_unsigned("==", functools.reduce(builder.or_, differences), _constant(0))

@@ -89,6 +89,8 @@ def install(
         (cbw.MEMORY_EXIT_FN, handler.memory_exit),
         (cbw.REGISTER_EXIT_FN, handler.register_exit),
         (cbw.DELIVER_FN, handler.deliver_event),
+        (cbw.TASK_GATE_FN, handler.task_gate),
+        (cbw.TASK_EXIT_FN, handler.task_exit),
     ):
         control[word] = target.address
     return list(functions.values())

@@ -12,17 +12,18 @@ changes when addresses may have got other code, and the address space). Code on 
 from __future__ import annotations
 
 from emu.machine import control as cbw
-from emu.machine import env
+from emu.machine import env, refused, vmcb
 from emu.machine import paging as pg
 from emu.machine.decode import count_insns, insn_length
 from emu.machine.native import call2, compiled, load32, load64, store64
-from emu.vm import access, code, context, pmap, reasons, walk
+from emu.vm import access, code, context, fault_runs, pmap, reasons, walk
 from emu.vm.record import ring_is_nearly_full
 
 TABLE_ENTRIES = 1 << 13  # 128 KiB: the hot code of the guests here; a miss costs one decoding
 ENTRY_BYTES = 16
 SIZE_SHIFT = 48
 COUNT_MASK = 0xFFFF
+NO_ENTRY = 0
 PC_BITS = SIZE_SHIFT  # of a canonical address, which its bit 47 completes
 PC_MASK = (1 << PC_BITS) - 1
 SALT_SHIFT = (
@@ -44,18 +45,26 @@ def stop(cb: object, reason: int) -> None:
 
 
 @compiled
+def code_at(cb: object, pc: int, size: int) -> int:
+    """Host address of `size` bytes of code at a linear address, for reading; 0 if they are not all there."""
+    if pc & 0xFFF <= 0x1000 - size:
+        return access.page_pointer(cb, pc)
+    return cb[cbw.CODE_COPY] if access.fetch(cb, pc, cb[cbw.CODE_COPY], size) == size else 0
+
+
+@compiled
+def guess_count(size: int) -> int:
+    """Instructions in code that the guest took from under its own feet: the engine still runs the block that it has cached."""
+    return (size + 3) >> 2
+
+
+@compiled
 def count_code(cb: object, pc: int, size: int) -> int:
     """The number of instructions in `size` bytes at a linear address."""
     if size <= 0:
         return 0
-    mode = env.code_bits(cb[cbw.ENV])
-    if pc & 0xFFF <= 0x1000 - size:
-        pointer = access.page_pointer(cb, pc)
-    else:
-        pointer = cb[cbw.CODE_COPY] if access.fetch(cb, pc, cb[cbw.CODE_COPY], size) == size else 0
-    if pointer == 0:  # the guest took the mapping away under its own feet: the engine still ran the cached block
-        return (size + 3) >> 2
-    return count_insns(pointer, size, mode)
+    pointer = code_at(cb, pc, size)
+    return count_insns(pointer, size, env.code_bits(cb[cbw.ENV])) if pointer else guess_count(size)
 
 
 @compiled
@@ -79,9 +88,15 @@ def mark_code(cb: object, pc: int) -> None:
 
 @compiled
 def decode_block(cb: object, pc: int, size: int) -> int:
-    """Count a block's instructions and remember them; returns the entry's host address."""
+    """Count a block's instructions and remember them; returns the entry's host address, NO_ENTRY for a block that may not be run."""
     context.save(cb)
-    insns = count_code(cb, pc, size)
+    pointer = code_at(cb, pc, size)
+    insns, at_refused = guess_count(size), refused.NONE
+    if pointer:
+        insns, at_refused = refused.scan(pointer, size, env.code_bits(cb[cbw.ENV]))
+    if at_refused != refused.NONE:
+        cb[cbw.EXIT_INFO] = pc + at_refused
+        return NO_ENTRY
     if cb[cbw.NESTED_PLAIN]:
         mark_code(cb, pc)
         mark_code(cb, pc + size - 1)
@@ -158,18 +173,28 @@ def may_interrupt(cb: object) -> bool:
 
 
 @compiled
-def takes_interrupt(cb: object) -> bool:
-    """Whether the guest, at rest between two blocks, would stop for the waiting interrupt before the next: what `reason_to_stop` says then."""
-    if (
-        not cb[cbw.IRQ_WAITING]
-        or cb[cbw.PENDING_FAULT]
-        or cb[cbw.IO_POISONED]
-        or cb[cbw.STOPPED]
-        or cb[cbw.STALL]
-        or cb[cbw.INSNS] >= cb[cbw.DEADLINE]
-    ):
+def may_take_nmi(cb: object) -> bool:
+    """Whether the guest, as CONTEXT has it, takes an NMI now: not between one and its IRET, nor in the shadow of STI or MOV SS."""
+    regs = cb[cbw.ENV]
+    if cb[cbw.STEPPING] or load32(regs + env.HFLAGS2) & env.HF2_NMI:
         return False
-    return cb[cbw.RESERVE_COUNT] >= reasons.RESERVE_LOW and not ring_is_nearly_full(cb) and may_interrupt(cb)
+    return not load32(regs + env.HFLAGS) & env.HF_INHIBIT_IRQ
+
+
+@compiled
+def may_take_waiting(cb: object) -> bool:
+    """Whether the guest takes an interrupt or NMI that waits."""
+    if cb[cbw.NMI_WAITING] and may_take_nmi(cb):
+        return True
+    return cb[cbw.IRQ_WAITING] != 0 and may_interrupt(cb)
+
+
+@compiled
+def takes_interrupt(cb: object) -> bool:
+    """Whether the guest, at rest between two blocks, would stop for what waits before the next: what `reason_to_stop` says then."""
+    if cb[cbw.PENDING_FAULT] or cb[cbw.IO_POISONED] or cb[cbw.STOPPED] or cb[cbw.STALL] or cb[cbw.INSNS] >= cb[cbw.DEADLINE]:
+        return False
+    return cb[cbw.RESERVE_COUNT] >= reasons.RESERVE_LOW and not ring_is_nearly_full(cb) and may_take_waiting(cb)
 
 
 @compiled
@@ -181,9 +206,9 @@ def reason_to_stop(cb: object) -> int:
         return reasons.REFILL
     if cb[cbw.STOPPED] or cb[cbw.STALL] or cb[cbw.INSNS] >= cb[cbw.DEADLINE]:
         return reasons.TIME
-    if cb[cbw.IRQ_WAITING]:
+    if cb[cbw.IRQ_WAITING] or cb[cbw.NMI_WAITING]:
         context.save(cb)
-        if may_interrupt(cb):
+        if may_take_waiting(cb):
             return reasons.WINDOW
     else:
         cb[cbw.WAKE] = cb[cbw.DEADLINE]
@@ -197,36 +222,53 @@ def entry_of(cb: object, pc: int) -> int:
 
 
 @compiled
-def on_task_switch(cb: object) -> bool:
-    """The engine has switched tasks by hardware, and CR3 with them; true if the guest cannot go on.
+def is_nested_task(regs: int) -> bool:
+    """Whether IRET returns to another task, by the registers at a host address: EFLAGS.NT, in protected mode of 32 or 16 bits."""
+    flags, hidden = load64(regs + env.EFLAGS), load32(regs + env.HFLAGS)
+    if not flags & pg.EFLAGS_NT or flags & pg.EFLAGS_VM:
+        return False
+    return hidden & (env.HF_PE | env.HF_LMA) == env.HF_PE
 
-    Under shadow paging the engine has read the new task's descriptors with a guest's CR3 as if it were the machine's: nothing
-    may run on that. Under nested paging CR3 is the guest's own.
+
+@compiled
+def intercept_return(cb: object, wanted: bool) -> None:
+    """Have the engine exit at each IRET, or not.
+
+    IRET to another task must not be the engine's; any other is none of the VMM's business. NT changes at the end of a block only, so the
+    hook sees it set before an IRET can run with it.
     """
-    if cb[cbw.SHADOWING]:
-        cb[cbw.BLOCK] = 0
-        context.save(cb)
-        stop(cb, reasons.UNSUPPORTED)
-        return True
-    cb[cbw.GUEST_CR3] = cb[cbw.ENGINE_CR3] = load64(cb[cbw.LIVE_CR3])
-    refresh_tag(cb)
-    return False
+    at = cb[cbw.INTERCEPTS_AT]
+    word = load64(at)
+    store64(at, word | vmcb.INTERCEPT_IRET if wanted else word & ~vmcb.INTERCEPT_IRET)
+
+
+@compiled
+def note_translated(cb: object) -> None:
+    """The engine has translated a block: where no fault tells of changed code, what is known of blocks may be wrong."""
+    if cb[cbw.NESTED_PLAIN]:
+        cb[cbw.CODE_EPOCH] += 1
+        refresh_tag(cb)
 
 
 @compiled
 def enter_block(cb: object, pc: int, size: int) -> None:
     """At a block's entry, what the hook leaves to do: stop before the block if there is reason to, else decode it."""
-    if load64(cb[cbw.LIVE_CR3]) != cb[cbw.ENGINE_CR3] and not cb[cbw.IO_POISONED] and on_task_switch(cb):
-        return
+    if is_nested_task(cb[cbw.LIVE]):
+        intercept_return(cb, True)
     if cb[cbw.INSNS] >= cb[cbw.WAKE]:
         reason = reason_to_stop(cb)
         if reason != reasons.RUNNING:
             cb[cbw.BLOCK] = 0
             context.save(cb)
+            fault_runs.end(cb)
             stop(cb, reason)
             return
     at = entry_of(cb, pc)
     if load64(at) != pc & PC_MASK | size << SIZE_SHIFT or load64(at + 8) & ~COUNT_MASK != cb[cbw.CODE_TAG]:
         at = decode_block(cb, pc, size)
+        if at == NO_ENTRY:
+            cb[cbw.BLOCK] = 0
+            stop(cb, reasons.REFUSED)
+            return
     cb[cbw.INSNS] += load64(at + 8) & COUNT_MASK
     cb[cbw.BLOCK] = at

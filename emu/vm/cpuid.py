@@ -1,7 +1,7 @@
 """The processor that a guest sees through CPUID, the same on every host.
 
-An AMD-compatible 64-bit processor with what the VMM virtualizes and nothing else: no SVM, no XSAVE. The engine can execute more
-than is shown here, as any hypervisor's host can. Leaves are those of AMD64 APM vol. 3, appendix E.
+An AMD-compatible 64-bit processor with what the VMM virtualizes and nothing else: no SVM, no XSAVE. The engine executes what
+is shown here and no more (`emu.machine.features`). Leaves are those of AMD64 APM vol. 3, appendix E.
 """
 
 from __future__ import annotations
@@ -80,3 +80,14 @@ def cpuid(leaf: int, subleaf: int = 0, *, apic: bool = True) -> Leaf:
     if leaf == 0x8000_0008:
         return pg.PHYSICAL_BITS | VIRTUAL_BITS << 8, 0, 0, 0
     return 0, 0, 0, 0
+
+
+def feature_words() -> tuple[int, ...]:
+    """The words that say what instructions there are, in the order of `emu.machine.features`.
+
+    EDX and ECX of leaf 1; EBX, ECX and EDX of leaf 7, and EAX of its subleaf 1; EDX and ECX of leaf 8000_0001.
+    """
+    _, _, ecx, edx = cpuid(1)
+    _, ebx7, ecx7, edx7 = cpuid(7)
+    _, _, ecx_extended, edx_extended = cpuid(0x8000_0001)
+    return edx, ecx, ebx7, ecx7, edx7, cpuid(7, 1)[0], edx_extended, ecx_extended

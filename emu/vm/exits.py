@@ -12,13 +12,14 @@ from typing import Protocol
 
 import numpy as np
 
-from emu.errors import BrokenInvariantError
+from emu.errors import BrokenInvariantError, EmuError
 from emu.events import Kind, Outcome
 from emu.machine import control as cbw
 from emu.machine import decode, env, paging, vmcb
 from emu.machine.regfile import RegisterFile
 from emu.saving import as_value
-from emu.vm import access, cpuid, deliver, handler, reasons, record, registers, walk
+from emu.units import PAGE_BYTES
+from emu.vm import access, cpuid, deliver, handler, reasons, record, refusing, registers, walk
 from emu.vm.msr import MsrFile, signed
 
 EAX, ECX, EDX, EBX = range(4)
@@ -66,7 +67,7 @@ class ExitContext:
         """The second byte of the two-byte opcode at CS:EIP, behind its prefixes."""
         length = int(self.control[cbw.INSN_LENGTH])
         insn = bytes(self.insn[:length])
-        at, _prefixes = decode.skip_prefixes(int(self.control[cbw.INSN_AT]), length)
+        at, _prefixes = decode.all_prefixes(int(self.control[cbw.INSN_AT]), length, self.registers.code_bits)
         return insn[at + 1] if at + 1 < length else 0
 
     def emit(self, kind: Kind, *, info: int = 0, va: int = 0, old: int = 0, new: int = 0) -> None:
@@ -85,9 +86,7 @@ class ExitContext:
     def deliver_due(self) -> Stop | None:
         """Deliver the event that native code or `inject` made due, if any."""
         reason = handler.inject(self.control)
-        if reason == reasons.RUNNING:
-            return None
-        return shutdown(self) if reason == reasons.SHUTDOWN else unsupported(self)
+        return shutdown(self) if reason == reasons.SHUTDOWN else None  # with REFILL the event stays due
 
     def retire(self) -> None:
         """Step over the instruction that was carried out."""
@@ -105,11 +104,6 @@ def shutdown(context: ExitContext) -> Stop:
         f"ESP {regs.general(4):08x}"
     )
     return Stop(Outcome.TRIPLE_FAULT, why=why)
-
-
-def unsupported(context: ExitContext) -> Stop:
-    """The guest asked for a hardware task switch, the one thing that the engine cannot carry."""
-    return Stop(Outcome.UNSUPPORTED, why=f"hardware task switch at {context.registers.rip:08x}")
 
 
 def device_fetch(context: ExitContext) -> Stop:
@@ -193,12 +187,12 @@ def on_machine_status(context: ExitContext) -> Stop | None:
     if field & 7 == 4:  # SMSW
         error = access.linear_store(control, va, 2, int(control[cbw.GUEST_CR0]) & 0xFFFF, kind)
         if error != access.OK:
-            return _memory_fault(context, int(error))
+            return _memory_fault(context, int(error), int(segment))
         context.retire()
         return None
     error, word = access.linear_load(control, va, 2, kind)
     if error != access.OK:
-        return _memory_fault(context, int(error))
+        return _memory_fault(context, int(error), int(segment))
     kept = int(control[cbw.GUEST_CR0]) & ~registers.LMSW_BITS
     new = kept | word & registers.LMSW_BITS | int(control[cbw.GUEST_CR0]) & paging.CR0_PE
     if registers.write_cr0(control, new) != registers.SERVED:
@@ -207,16 +201,61 @@ def on_machine_status(context: ExitContext) -> Stop | None:
     return None
 
 
-def _memory_fault(context: ExitContext, error: int) -> Stop | None:
-    """The exception for what a walk found at EXIT_INFO."""
+def _memory_fault(context: ExitContext, error: int, segment: int) -> Stop | None:
+    """The exception for what a walk found at EXIT_INFO, for an operand in a segment."""
     if error == walk.NON_CANONICAL:
-        return context.fault(deliver.GP)
+        return context.fault(deliver.SS if segment == decode.SS else deliver.GP)
     return context.fault(deliver.PF, error, int(context.control[cbw.EXIT_INFO]))
 
 
-def on_task_switch(context: ExitContext) -> Stop:
-    """A far jump, call or IRET that would switch tasks by hardware."""
-    return unsupported(context)
+# ---- instructions that the engine may not carry out (`emu.vm.refusing`) ----
+
+
+class CodeEnds(Protocol):
+    """What the engine does at its exits."""
+
+    def end_code_at(self, address: int) -> None:
+        """Have code that is translated from now on end before an address."""
+
+    def run_through(self, address: int) -> None:
+        """Take that back."""
+
+
+def refuse(context: ExitContext, engine: CodeEnds, *, always_here: bool) -> Stop | None:
+    """The block at RIP has such an instruction at EXIT_INFO: #UD if it is the first, else the engine shall stop before it.
+
+    One that the engine aborts at is worth an exit also where it is the first, but at a page's beginning (`refusing.is_end_of_code`).
+    """
+    control = context.control
+    address = int(control[cbw.EXIT_INFO])
+    if address == refusing.insn_address(control) and (always_here or not address % PAGE_BYTES):
+        access.fetch_instruction(control)
+        return context.fault(deliver.UD)
+    engine.end_code_at(address & ADDRESS_MASK)
+    refusing.drop_code(control, address)
+    return None
+
+
+def after_abort(context: ExitContext, engine: CodeEnds) -> Stop | None:
+    """The engine gave up on the block at RIP; raises EmuError if that is none of its known ways."""
+    if not refusing.find_in_block(context.control):
+        raise EmuError(f"the engine gave up on an instruction of the guest at {context.registers.rip:08x} or behind it")
+    return refuse(context, engine, always_here=False)
+
+
+def is_halt(context: ExitContext) -> bool:
+    """Whether an exit for HLT is about one."""
+    return bool(refusing.kind_at_rip(context.control) == refusing.IS_HLT)
+
+
+def end_of_code(context: ExitContext, engine: CodeEnds) -> Stop | None:
+    """The guest got to where the engine was told to stop, and there may be another instruction by now."""
+    if refusing.kind_at_rip(context.control) == refusing.IS_REFUSED:
+        return context.fault(deliver.UD)
+    address = int(refusing.insn_address(context.control))
+    engine.run_through(address & ADDRESS_MASK)
+    refusing.drop_code(context.control, address)
+    return None
 
 
 EXITS: dict[int, Handler] = {
@@ -227,7 +266,6 @@ EXITS: dict[int, Handler] = {
     vmcb.EXIT_INVLPGA: on_absent_instruction,
     vmcb.EXIT_MONITOR: on_absent_instruction,
     vmcb.EXIT_MWAIT: on_absent_instruction,
-    vmcb.EXIT_TASK_SWITCH: on_task_switch,
     vmcb.EXIT_SHUTDOWN: shutdown,
     **dict.fromkeys(range(vmcb.EXIT_VMRUN, vmcb.EXIT_SVM_LAST + 1), on_absent_instruction),
     **dict.fromkeys((vmcb.EXIT_CR_READ + n for n in (0, 3, 4)), on_machine_status),

@@ -81,6 +81,8 @@ def on_shadow_fault(cb: object, va: int, seen: int) -> int:
         done = make_room_to_store(cb, va, slot, access)
         if not done:
             shadow.fill(cb, va, slot, access)
+        if not done and rows.is_traced(cb, slot):  # the path to the page leads through it, so it is a table again already
+            done = step.open_page(cb, va, slot, rec.TABLE_STORE, access & pg.USER)
     if steps and not done:
         step.open_page(cb, va, slot, rec.OVERRIDE, access & pg.USER)
     if not is_table_store:

@@ -27,7 +27,15 @@ EXTERNAL = 1  # EXT bit of an error code: not caused by INT n
 IN_IDT = 2  # IDT bit: the index is a gate's
 GATE_TASK, GATE_INT16, GATE_TRAP16, GATE_INT32, GATE_TRAP32 = 5, 6, 7, 14, 15
 FLAGS_REGISTER = 25  # UC_X86_REG_EFLAGS
-TASK_SWITCH = 0x100  # in place of a vector: a task gate was met
+TASK_SWITCH = 0x100  # in place of a vector: a task gate was met; the selector stands in place of the error code
+ACCESS_BYTE = 5  # of a descriptor: type, DPL, P
+SELECTOR = 0xFFFC  # without the requested privilege level
+
+# How a task switch is asked for and answers, as one number (`emu.vm.task_switch`).
+VECTOR_SHIFT, SOURCE_SHIFT = 16, 24  # of an event that meets a task gate, above the gate's selector
+CODE_SHIFT = 8  # of an error code, above the vector
+IN_NEW_TASK = 1 << 24  # the fault is the new task's
+STARVED = -2  # in place of an answer: frames are missing, and nothing has changed
 
 
 @compiled
@@ -80,6 +88,15 @@ def read_pair(cb: object, address: int) -> tuple[int, int, int]:
 
 
 @compiled
+def mark_accessed(cb: object, selector: int, high: int) -> int:
+    """Set the accessed bit in a descriptor that a segment register gets loaded from; OK or what the walk found."""
+    if high & env.FLAG_ACCESSED:
+        return access.OK
+    at = descriptor_address(cb, selector) + ACCESS_BYTE
+    return access.linear_store(cb, at, 1, (high | env.FLAG_ACCESSED) >> 8 & 0xFF, walk.IMPLICIT)
+
+
+@compiled
 def has_room(flags: int, limit: int, top: int, size: int) -> bool:
     """Whether `size` bytes below offset `top` lie inside a stack segment."""
     lowest = top - size
@@ -103,10 +120,10 @@ def stack_kind(cb: object, user: bool) -> int:
 
 
 @compiled
-def met(fault: int, otherwise: int) -> tuple[int, int]:
-    """(vector, error code) of what a walk found: a page fault, or `otherwise` for an address that is none."""
+def met(fault: int, otherwise: int, external: int) -> tuple[int, int]:
+    """(vector, error code) of what a walk found: a page fault, or `otherwise` with the EXT bit alone for an address that is none."""
     if fault == walk.NON_CANONICAL:
-        return otherwise, 0
+        return otherwise, external
     return PF, fault
 
 
@@ -156,7 +173,7 @@ def read_gate(cb: object, vector: int, source: int) -> tuple[int, int, int, int]
     if not high & env.FLAG_PRESENT:
         return NP, code, 0, 0
     if kind == GATE_TASK:
-        return TASK_SWITCH, 0, 0, 0
+        return TASK_SWITCH, low >> 16 & 0xFFFF, 0, 0
     return NONE, 0, low, high
 
 
@@ -169,13 +186,13 @@ def read_code_segment(cb: object, selector: int, external: int) -> tuple[int, in
         return GP, code, 0, 0
     fault, low, high = read_pair(cb, at)
     if fault != access.OK:
-        vector, error = met(fault, GP)
+        vector, error = met(fault, GP, external)
         return vector, error, 0, 0
     is_code = high & env.FLAG_SYSTEM_NOT and high & env.FLAG_CODE
     if not is_code or high >> env.FLAG_DPL_SHIFT & 3 > env.cpl(cb[cbw.ENV]):
         return GP, code, 0, 0
     if not high & env.FLAG_PRESENT:
-        return NP, code, 0, 0
+        return NP, code, low, high
     return NONE, 0, low, high
 
 
@@ -241,7 +258,7 @@ def push_frame(
 ) -> tuple[int, int]:
     """(fault, new ESP): push items `items`-1 down to `first` of `frame_item`."""
     bottom, top = base + (esp - size * (items - first) & mask), base + (esp - size & mask)
-    if size == 4 and bottom & ~0xFFF == top & ~0xFFF:
+    if size == 4 and bottom & ~0xFFF == top + size - 1 & ~0xFFF:  # a misaligned stack may cross pages within an item too
         fault, at = access.plain_place(cb, top, stack_kind(cb, user))
         if fault != access.OK:
             return fault, 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from emu.machine import control as cbw
 from emu.machine import env, vmcb
+from emu.machine import paging as pg
 from emu.machine.decode import insn_length
 from emu.machine.native import (
     address_of,
@@ -29,18 +30,21 @@ from emu.vm import (
     context,
     cow,
     deliver,
+    far_transfer,
+    fault_runs,
     faults,
     pieces,
     port_access,
     reasons,
+    refusing,
     registers,
     step,
     swapping,
+    table_registers,
+    task_switch,
     watching,
 )
 from emu.vm.record import ring_is_nearly_full
-
-STUCK = 1000  # the same fault so often in a row, with no instruction between: native code made no progress
 
 
 @compiled
@@ -51,7 +55,7 @@ def raise_fault(cb: object, vector: int) -> None:
 
 @compiled
 def deliver_due(cb: object) -> None:
-    """Deliver the event that is due; a triple fault or what the engine cannot carry stops the VM."""
+    """Deliver the event that is due; a triple fault stops the VM, and so does a task switch without frames, after which it is due again."""
     if not cb[cbw.DUE]:
         return
     vector = cb[cbw.DUE] - 1
@@ -61,17 +65,23 @@ def deliver_due(cb: object) -> None:
     result = deliver.deliver(cb, vector, cb[cbw.DUE_SOURCE], cb[cbw.DUE_ERROR], cb[cbw.DUE_ADDRESS])
     if result == deliver.SHUTDOWN:
         clock.stop(cb, reasons.SHUTDOWN)
-    elif result == deliver.UNSUPPORTED:
-        clock.stop(cb, reasons.UNSUPPORTED)
+    if result == deliver.DEFERRED:
+        clock.stop(cb, reasons.REFILL)
+    else:
+        charge_delivery(cb)
 
 
 @compiled
-def is_stuck(cb: object, va: int, seen: int) -> bool:
-    """Whether this very fault has been served again and again without an instruction retiring."""
-    mark = va << 8 ^ seen ^ cb[cbw.INSNS] << 40
-    cb[cbw.SAME_FAULT] = cb[cbw.SAME_FAULT] + 1 if mark == cb[cbw.LAST_FAULT] else 0
-    cb[cbw.LAST_FAULT] = mark
-    return cb[cbw.SAME_FAULT] > STUCK
+def charge_delivery(cb: object) -> None:
+    """An event that is delivered before an instruction retired since the last one costs as much virtual time as an instruction.
+
+    A guest whose handler faults at once would else fault for ever at one time.
+    """
+    in_vain = cb[cbw.INSNS] == cb[cbw.DELIVERED_AT]
+    cb[cbw.IN_VAIN] = cb[cbw.IN_VAIN] + 1 if in_vain else 0
+    cb[cbw.INSNS] += in_vain
+    cb[cbw.DELIVERED_AT] = cb[cbw.INSNS]
+    cb[cbw.SAME_FAULT] = 0
 
 
 @compiled
@@ -82,7 +92,11 @@ def on_memory_exit(cb: object, number: int) -> None:
     if ring_is_nearly_full(cb) or cb[cbw.RESERVE_COUNT] < reasons.RESERVE_LOW:
         clock.stop(cb, reasons.REFILL)
         return
-    if is_stuck(cb, va, seen):
+    if number != vmcb.EXIT_NESTED_FAULT and refusing.is_end_of_code(cb, va, seen):
+        cb[cbw.EXIT_CODE] = vmcb.EXIT_HLT
+        stop_for_python(cb)
+        return
+    if fault_runs.note_fault(cb):
         cb[cbw.EXIT_INFO] = va
         clock.stop(cb, reasons.NO_PROGRESS)
         return
@@ -102,6 +116,23 @@ def on_memory_exit(cb: object, number: int) -> None:
         clock.stop(cb, reasons.DEVICE_FETCH)
     elif result == faults.TRUE_FAULT:
         deliver.make_due(cb, deliver.PF, deliver.EXCEPTION, cb[cbw.FAULT_CODE], cb[cbw.EXIT_INFO])
+    else:
+        fault_runs.begin(cb)
+
+
+@compiled
+def is_stale_breakpoint(cb: object) -> bool:
+    """Whether a #DB is for a breakpoint on RIP that is disabled: a task switch changes DR7, and the engine keeps the breakpoint."""
+    regs, debug = cb[cbw.ENV], cb[cbw.ERROR_CODE] + env.DR_FROM_ERROR_CODE
+    if load64(regs + env.EFLAGS) & pg.EFLAGS_TF or load64(debug + 8 * 6) & step.DR6_SINGLE_STEP:
+        return False
+    control, found = load64(debug + 8 * 7), False
+    for number in range(4):
+        if load64(debug + 8 * number) == env.linear_ip(regs) and control >> 16 + 4 * number & 3 == 0:
+            if control >> 2 * number & 3:
+                return False
+            found = True
+    return found
 
 
 @compiled
@@ -114,19 +145,33 @@ def on_exception_exit(cb: object, vector: int) -> None:
         step.finish(cb)
         step.retired(cb)
         if not traced:
+            fault_runs.begin(cb)
             return
+    elif vector == deliver.DB and is_stale_breakpoint(cb):
+        at = cb[cbw.ENV] + env.EFLAGS
+        store64(at, load64(at) | pg.EFLAGS_RF)
+        cb[cbw.MODIFIED] = 1
+        return
+    if vector == deliver.UD and refusing.is_icebp_at_rip(cb):
+        registers.retire(cb, insn_length(cb[cbw.INSN_AT], cb[cbw.INSN_BYTES], env.code_bits(cb[cbw.ENV])))
+        deliver.make_due(cb, deliver.DB, deliver.EXCEPTION, 0, 0)
+        return
+    if vector == deliver.GP and call2(cb[cbw.TASK_EXIT_FN], cb[cbw.SELF], vmcb.EXIT_EXCEPTION + vector):
+        return
     error = load32(cb[cbw.ERROR_CODE]) & 0xFFFF if deliver.HAS_ERROR_CODE >> vector & 1 else 0
     deliver.make_due(cb, vector, deliver.EXCEPTION, error, 0)
 
 
 @compiled
 def on_register_exit(cb: object, number: int) -> None:
-    """Control registers, INVLPG, RDTSC."""
+    """Control registers, those of descriptor tables, INVLPG, RDTSC."""
     if ring_is_nearly_full(cb) or cb[cbw.RESERVE_COUNT] < reasons.RESERVE_LOW:
         clock.stop(cb, reasons.REFILL)
         return
     if number == vmcb.EXIT_INVLPG:
         result = registers.on_invlpg(cb)
+    elif vmcb.EXIT_IDTR_WRITE <= number <= vmcb.EXIT_TR_WRITE:
+        result = table_registers.on_table_exit(cb, number)
     elif number == vmcb.EXIT_RDTSC:
         result = registers.on_rdtsc(cb)
     else:
@@ -157,8 +202,10 @@ def dispatch(cb: object, number: int) -> None:
         deliver.make_due(cb, number, deliver.SOFTWARE, 0, 0)
     elif vmcb.EXIT_EXCEPTION <= number < vmcb.EXIT_EXCEPTION + 32:
         on_exception_exit(cb, number - vmcb.EXIT_EXCEPTION)
-    elif number < vmcb.EXIT_DR_READ or number == vmcb.EXIT_INVLPG or number == vmcb.EXIT_RDTSC:
+    elif number < vmcb.EXIT_DR_READ or number == vmcb.EXIT_INVLPG or vmcb.EXIT_IDTR_WRITE <= number <= vmcb.EXIT_RDTSC:
         call2(cb[cbw.REGISTER_EXIT_FN], cb[cbw.SELF], number)
+    elif number == vmcb.EXIT_IRET:
+        call2(cb[cbw.TASK_EXIT_FN], cb[cbw.SELF], number)
     else:
         stop_for_python(cb)
 
@@ -189,18 +236,22 @@ def serve_exit(cb: object, number: int) -> None:
     cb[cbw.EXIT_CODE] = number
     context.save(cb)
     if not cb[cbw.IO_POISONED]:
-        if load64(cb[cbw.LIVE_CR3]) != cb[cbw.ENGINE_CR3] and clock.on_task_switch(cb):
-            return
         if number < vmcb.EXIT_BASE:
             step_back_over_int(cb)
         clock.leave_block(cb)
+        if fault_runs.end(cb) and number == vmcb.EXIT_EXCEPTION + deliver.DB:
+            step.clear_single_step_status(cb)
+            finish(cb)
+            return
     cb[cbw.EVENT_RIP] = load64(cb[cbw.ENV] + env.EIP)
     needs_bytes = cb[cbw.EVENT_INSNS] or (number >= vmcb.EXIT_BASE and number < vmcb.EXIT_EXCEPTION)
-    if needs_bytes or number == vmcb.EXIT_INVLPG or number == vmcb.EXIT_RDTSC:
+    if needs_bytes or number == vmcb.EXIT_INVLPG or vmcb.EXIT_IDTR_WRITE <= number <= vmcb.EXIT_RDTSC:
         access.fetch_instruction(cb)
     dispatch(cb, number)
     if cb[cbw.DUE]:
         call2(cb[cbw.DELIVER_FN], cb[cbw.SELF], 0)
+        if cb[cbw.IN_VAIN] and cb[cbw.INSNS] >= cb[cbw.WAKE] and cb[cbw.REASON] == reasons.RUNNING:
+            clock.stop(cb, reasons.TIME)  # no block of the guest may come, at whose beginning it would stop
     finish(cb)
 
 
@@ -230,6 +281,7 @@ def compile_for_python() -> None:
     """Compile what only Python calls, so that it is in the cache with the rest."""
     words = types.Array(types.int64, 1, "C")
     inject.compile((words,))
+    refusing.compile_for_python()
     clock.takes_interrupt.compile((words,))
     code.settle.compile((words, types.int64))
     for checked in (cow.can_be_shared, swapping.page_out, watching.watch):
@@ -258,6 +310,22 @@ def register_exit(control: int, number: int) -> int:
 
 
 @cfunc(types.int32(types.int64, types.int64), cache=True)
+def task_exit(control: int, number: int) -> int:
+    """IRET while EFLAGS.NT is set, and #GP: whether it was a far transfer that has been served."""
+    cb = as_words(control, cbw.WORDS)
+    if number == vmcb.EXIT_IRET:
+        far_transfer.on_return(cb)
+        return types.int32(1)
+    return types.int32(1) if far_transfer.on_protection_fault(cb) else types.int32(0)
+
+
+@cfunc(types.int32(types.int64, types.int64, types.int64, types.int64), cache=True)
+def task_gate(control: int, event: int, ip: int, error: int) -> int:
+    """An event that meets a task gate."""
+    return types.int32(task_switch.through_task_gate(as_words(control, cbw.WORDS), event, ip, error))
+
+
+@cfunc(types.int32(types.int64, types.int64), cache=True)
 def deliver_event(control: int, _unused: int) -> int:
     """The event that is due."""
     deliver_due(as_words(control, cbw.WORDS))
@@ -273,11 +341,27 @@ def on_exit(_engine: object, number: int, data: object) -> None:
     serve_exit(as_words(address_of(data), cbw.WORDS), types.int64(number))
 
 
+@cfunc(types.boolean(types.voidptr, types.voidptr), cache=True)
+def on_invalid(_engine: object, data: object) -> bool:
+    """UC_HOOK_INSN_INVALID: the engine takes INT 6 for an instruction that it does not know (which are exits: exceptions are intercepted)."""
+    cb = as_words(address_of(data), cbw.WORDS)
+    next_eip = cb[cbw.LIVE] + cb[cbw.ERROR_CODE] - cb[cbw.ENV] + env.NEXT_EIP_FROM_ERROR_CODE
+    store64(cb[cbw.LIVE] + env.EIP, load64(next_eip))
+    serve_exit(cb, deliver.UD)
+    return True
+
+
 @cfunc(types.int32(types.int64, types.int64, types.int64, types.int64), cache=True)
 def on_other_block(control: int, pc: int, size: int, _unused: int) -> int:
     """What the block hook (`emu.vm.block_hook`) calls for a block that it does not know, or when there is something else to do."""
     clock.enter_block(as_words(control, cbw.WORDS), pc, size)
     return types.int32(0)
+
+
+@cfunc(types.void(types.voidptr, types.voidptr, types.voidptr, types.voidptr), cache=True)
+def on_translated(_engine: object, _block: object, _before: object, data: object) -> None:
+    """UC_HOOK_EDGE_GENERATED: the engine has translated a block, which may be other code than it knew at that address."""
+    clock.note_translated(as_words(address_of(data), cbw.WORDS))
 
 
 @cfunc(types.uint32(types.voidptr, types.uint32, types.int32, types.voidptr), cache=True)

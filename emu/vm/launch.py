@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -12,12 +13,13 @@ import numpy as np
 
 from emu import images
 from emu.config import VmConfig, parse_size
-from emu.devices import disk
+from emu.devices import disk, ide
 from emu.devices.disk import Disk
-from emu.errors import UsageError
+from emu.errors import EmuError, UsageError
 from emu.machine.memory import MachineMemory
 from emu.units import PAGE_BYTES
 from emu.vm import loader
+from emu.wording import quoted, suggestion
 
 if TYPE_CHECKING:
     from emu.vm.outside import Console
@@ -43,9 +45,11 @@ def find_image(guest: str) -> Path:
     if guest in known:
         return known[guest]
     path = Path(guest)
-    if path.exists() or "/" in guest:
-        return path
-    raise UsageError(f"unknown guest '{guest}': neither a file nor one of {', '.join(known)}")
+    with contextlib.suppress(OSError):  # a name that no file can have
+        if "/" in guest or path.exists():
+            return path
+    names = [*known, *(info.name for info in images.disks())]
+    raise UsageError(f"unknown guest {quoted(guest)}: there is no such file{suggestion(guest, names)}")
 
 
 def find_disk(disk: Path) -> Path:
@@ -64,7 +68,7 @@ def open_disk(text: str) -> Disk:
 
 
 def disk_source(text: str) -> Path | int:
-    """What `scratch_disk` takes: bytes for a size such as `16M`, else a file; raises UsageError for a size of part of a sector."""
+    """What `scratch_disks` takes: bytes for a size such as `16M`, else a file; raises UsageError for a size of part of a sector."""
     if not SIZE.fullmatch(text):
         return Path(text)
     size = parse_size(text, what="disk size")
@@ -73,9 +77,46 @@ def disk_source(text: str) -> Path | int:
     return size
 
 
-def scratch_disk(source: Path | int) -> Disk:
-    """A disk in memory, for a run that leaves nothing behind: a copy of a file, or empty; raises BadImageError."""
-    return disk.memory_disk(source) if isinstance(source, int) else disk.copy_disk(source)
+def scratch_disks(sources: Sequence[Path | int], what: Boot) -> tuple[Disk, ...]:
+    """The same for a run that leaves nothing behind, in memory: copies of files, and empty ones by their size; raises BadImageError."""
+    opened = [disk.memory_disk(source) if isinstance(source, int) else disk.copy_disk(source) for source in sources]
+    return (*open_disks((), what), *opened)
+
+
+def open_disks(texts: Sequence[str], what: Boot) -> tuple[Disk, ...]:
+    """The disks of a machine, in the order of its drives; raises BadImageError or UsageError.
+
+    What it boots from is the first of them, for reading only, unless it is among `texts`, or no hard disk.
+    """
+    opened: list[Disk] = []
+    try:
+        for text in texts:
+            _refuse_twice(text, texts[: len(opened)])
+            opened.append(open_disk(text))
+        if what.is_disk and loader.is_hard_disk(what.image) and not any(_is_file(text, what.image) for text in texts):
+            opened.insert(0, disk.open_disk(what.image, readonly=True))
+        if len(opened) > ide.MAX_DRIVES:
+            raise UsageError(f"{len(opened)} disks: at most {ide.MAX_DRIVES} can be attached")
+    except EmuError:
+        for one in opened:
+            one.close()
+        raise
+    return tuple(opened)
+
+
+def _is_file(text: str, path: Path) -> bool:
+    """Whether `text`, of --disk, names this file."""
+    with contextlib.suppress(OSError, ValueError):
+        return not text.startswith(disk.MEMORY_PREFIX) and path.samefile(text.removesuffix(READONLY))
+    return False
+
+
+def _refuse_twice(text: str, others: Sequence[str]) -> None:
+    """A file may be several disks if none of them is written."""
+    name = Path(text.removesuffix(READONLY))
+    for other in others:
+        if _is_file(other, name) and not (text.endswith(READONLY) and other.endswith(READONLY)):
+            raise UsageError(f"{name}: given twice as a disk: a disk image has one writer, or readers only (FILE{READONLY})")
 
 
 def boot_files(what: Boot, memory_bytes: int) -> dict[str, bytes]:
@@ -90,7 +131,7 @@ def new_machine(
     firmware_files: dict[str, bytes],
     console: Console,
     on_events: Callable[[np.ndarray], None] | None = None,
-    attached: Disk | None = None,
+    attached: Sequence[Disk] = (),
 ) -> VirtualMachine:
     """A VM in a machine that is just large enough for it."""
     from emu.vm.state import frames_needed
@@ -99,7 +140,7 @@ def new_machine(
     rom = images.firmware()
     memory = MachineMemory(frames_needed(config, len(rom)) * PAGE_BYTES)
     return VirtualMachine(
-        memory, config, rom=rom, firmware_files=firmware_files, console=console, on_events=on_events, disk=attached
+        memory, config, rom=rom, firmware_files=firmware_files, console=console, on_events=on_events, disks=attached
     )
 
 

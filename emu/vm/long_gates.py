@@ -55,7 +55,7 @@ def read_long_gate(cb: object, vector: int, source: int) -> tuple[int, int, int,
     if fault == access.OK:
         fault, upper = access.linear_load(cb, at + 8, 4, walk.IMPLICIT)
     if fault != access.OK:
-        bad, error = met(fault, GP)
+        bad, error = met(fault, GP, code & EXTERNAL)
         return bad, error, 0, 0, 0
     kind = high >> 8 & 0x1F
     if kind != GATE_INT32 and kind != GATE_TRAP32:
@@ -75,7 +75,7 @@ def read_stack_pointer(cb: object, offset: int, external: int) -> tuple[int, int
         return TS, load32(task) & 0xFFFC | external, 0
     fault, pointer = access.linear_load(cb, load64(task + env.BASE) + offset, 8, walk.IMPLICIT)
     if fault != access.OK:
-        bad, error = met(fault, GP)
+        bad, error = met(fault, GP, external)
         return bad, error, 0
     return (NONE, 0, pointer) if walk.is_canonical(pointer) else (SS, external, 0)
 
@@ -138,6 +138,6 @@ def push_long_frame(
         rsp -= ITEM_BYTES
         fault = access.linear_store(cb, rsp, ITEM_BYTES, frame_item(cb, item, return_ip, flags, error), kind)
         if fault != access.OK:
-            bad, code = met(fault, SS)
-            return bad, code | (external if bad == SS else 0), 0
+            bad, code = met(fault, SS, external)
+            return bad, code, 0
     return NONE, 0, rsp

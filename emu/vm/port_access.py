@@ -12,7 +12,7 @@ from emu.machine import env
 from emu.machine import paging as pg
 from emu.machine.decode import insn_length
 from emu.machine.native import call2, call3, compiled, load32, load64, store64
-from emu.vm import access, clock, code, context, deliver, reasons, registers, syscall, walk
+from emu.vm import access, clock, code, context, deliver, gates, reasons, registers, syscall, walk
 from emu.vm.record import emit
 
 _PORT_READ, _PORT_WRITE = int(Kind.PORT_READ), int(Kind.PORT_WRITE)
@@ -40,8 +40,8 @@ def port_is_denied(cb: object, port: int, size: int) -> int:
         fault, bits = access.linear_load(cb, base + bitmap + (port >> 3), 2, walk.IMPLICIT)
         if fault == access.OK:
             return 1 + deliver.GP if bits >> (port & 7) & (1 << size) - 1 else 0
-    cb[cbw.PENDING_ERROR] = fault
-    return 1 + deliver.PF
+    vector, cb[cbw.PENDING_ERROR] = gates.met(fault, deliver.GP, 0)
+    return 1 + vector
 
 
 @compiled

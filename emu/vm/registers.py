@@ -10,8 +10,8 @@ from emu.events import Kind
 from emu.machine import control as cbw
 from emu.machine import env
 from emu.machine import paging as pg
-from emu.machine.decode import operand_of
-from emu.machine.native import call3, compiled, load32, load64, store32, store64
+from emu.machine.decode import ESCAPE_0F, OPERAND_SIZE, all_prefixes, insn_length, is_wide, operand_of
+from emu.machine.native import call3, compiled, load8, load32, load64, store32, store64
 from emu.vm import code, context, deliver, nested, rows, shadow, sync, walk
 from emu.vm.record import emit
 
@@ -45,6 +45,8 @@ CR4_ALLOWED = (
 )
 CR4_FLUSHING = pg.CR4_PSE | pg.CR4_PGE | pg.CR4_PAE | pg.CR4_SMEP | pg.CR4_SMAP
 CR4_MEANING = pg.CR4_PSE | pg.CR4_PAE | pg.CR4_SMEP | pg.CR4_SMAP  # bits with which shadow entries change their meaning
+CR0_LOADING = pg.CR0_CD | pg.CR0_NW | pg.CR0_PG  # bits whose change loads the directory pointers of PAE (SDM vol. 3, 4.4.1)
+CR4_LOADING = pg.CR4_PAE | pg.CR4_PGE | pg.CR4_PSE | pg.CR4_SMEP
 EFER_ALLOWED = pg.EFER_SCE | pg.EFER_LME | pg.EFER_LMA | pg.EFER_NXE
 CR3_RESERVED = ~((1 << pg.PHYSICAL_BITS) - 1)
 TASK_AVAILABLE_16, TASK_BUSY_16 = 1, 3  # types of a task state segment that long mode does not know
@@ -112,14 +114,18 @@ def derive_paging(cb: object) -> None:
 
 @compiled
 def set_engine_efer(cb: object) -> None:
-    """Give the engine the EFER that is due: the guest's, with SVME, and with NXE while shadow tables are walked."""
-    value = cb[cbw.GUEST_EFER] | pg.EFER_SVME
+    """Give the engine the EFER that is due: the guest's, with SVME, with NXE while shadow tables are walked, and with LMA.
+
+    LMA in EFER alone, without the hidden flag that makes long mode, has one effect: far CALL and JMP to a task, a task gate or a 16-bit
+    call gate give #GP before anything has changed. That is how the VMM sees them (`emu.vm.far_transfer`).
+    """
+    value = cb[cbw.GUEST_EFER] | pg.EFER_SVME | pg.EFER_LMA
     if not cb[cbw.GUEST_CR0] & pg.CR0_PG or cb[cbw.USE_SHADOW]:
         value |= pg.EFER_NXE
     store64(cb[cbw.EFER_AT], value)
     at = cb[cbw.ENV] + env.HFLAGS
     hidden = load32(at) & ~env.HF_LMA
-    if value & pg.EFER_LMA:
+    if cb[cbw.GUEST_EFER] & pg.EFER_LMA:
         hidden |= env.HF_LMA
     else:
         hidden &= ~env.HF_CS64
@@ -213,6 +219,22 @@ def guest_flushed(cb: object) -> None:
 
 
 @compiled
+def refuses_pointers(cb: object, cr0: int, cr3: int, cr4: int) -> bool:
+    """Whether loading the directory pointers of PAE is #GP: one that is present has a reserved bit set (SDM vol. 3, 4.4.1).
+
+    The same under nested paging, where an AMD processor would see it at the pointer's use only: the guest's processor is one without.
+    """
+    if not cr0 & pg.CR0_PG or not cr4 & pg.CR4_PAE or cb[cbw.GUEST_EFER] & pg.EFER_LME:
+        return False
+    table = cr3 & 0xFFFF_FFE0
+    for number in range(4):
+        pointer = walk.read_quad(cb, table + 8 * number)
+        if pointer & pg.PRESENT and pointer & pg.POINTER_RESERVED:
+            return True
+    return False
+
+
+@compiled
 def may_set_paging(cb: object) -> bool:
     """Whether CR0.PG may be set: long mode needs PAE, code that is not 64-bit and a task state of 32 bits (APM vol. 2, 14.6.1)."""
     if not cb[cbw.GUEST_EFER] & pg.EFER_LME:
@@ -233,6 +255,8 @@ def write_cr0(cb: object, value: int) -> int:
     new = value & CR0_KEPT | pg.CR0_ET
     turned = (old ^ new) & pg.CR0_PG
     if turned and (env.is_64bit(cb[cbw.ENV]) if old & pg.CR0_PG else not may_set_paging(cb)):
+        return FAULT_GP
+    if (old ^ new) & CR0_LOADING and refuses_pointers(cb, new, cb[cbw.GUEST_CR3], cb[cbw.GUEST_CR4]):
         return FAULT_GP
     old_efer = cb[cbw.GUEST_EFER]
     if turned:
@@ -257,7 +281,7 @@ def write_cr0(cb: object, value: int) -> int:
 @compiled
 def write_cr3(cb: object, value: int) -> int:
     """MOV to CR3: another address space, or the same one flushed."""
-    if value & CR3_RESERVED:
+    if value & CR3_RESERVED or refuses_pointers(cb, cb[cbw.GUEST_CR0], value, cb[cbw.GUEST_CR4]):
         return FAULT_GP
     old = cb[cbw.GUEST_CR3]
     if cb[cbw.GUEST_CR0] & pg.CR0_PG:
@@ -278,6 +302,8 @@ def write_cr4(cb: object, value: int) -> int:
     if value & ~CR4_ALLOWED or (cb[cbw.GUEST_EFER] & pg.EFER_LMA and not value & pg.CR4_PAE):
         return FAULT_GP
     old = cb[cbw.GUEST_CR4]
+    if (old ^ value) & CR4_LOADING and refuses_pointers(cb, cb[cbw.GUEST_CR0], cb[cbw.GUEST_CR3], value):
+        return FAULT_GP
     if cb[cbw.GUEST_CR0] & pg.CR0_PG and (old ^ value) & CR4_FLUSHING:
         guest_flushed(cb)
         if cb[cbw.SHADOWING] and (old ^ value) & CR4_MEANING:
@@ -315,11 +341,8 @@ def write_efer(cb: object, value: int) -> int:
 @compiled
 def prefix_bytes(cb: object) -> int:
     """How many prefix bytes stand before the two-byte opcode at INSN_AT; -1 if it is none."""
-    for at in range(cb[cbw.INSN_BYTES] - 1):
-        byte = load32(cb[cbw.INSN_AT] + at) & 0xFF
-        if byte == 0x0F:
-            return at
-    return -1
+    at, _prefixes = all_prefixes(cb[cbw.INSN_AT], cb[cbw.INSN_BYTES], env.code_bits(cb[cbw.ENV]))
+    return at if at + 1 < cb[cbw.INSN_BYTES] and load8(cb[cbw.INSN_AT] + at) == ESCAPE_0F else -1
 
 
 @compiled
@@ -351,7 +374,7 @@ def on_control_exit(cb: object) -> int:
     at = prefix_bytes(cb)
     if at < 0:
         return TO_PYTHON
-    opcode = load32(cb[cbw.INSN_AT] + at + 1) & 0xFF
+    opcode = load8(cb[cbw.INSN_AT] + at + 1)
     if opcode == OPCODE_CLTS:
         retire(cb, at + 2)
         return write_cr0(cb, cb[cbw.GUEST_CR0] & ~pg.CR0_TS)
@@ -398,15 +421,13 @@ def load_machine_status(cb: object, segment: int, operand: int, length: int) -> 
 
 @compiled
 def store_machine_status(cb: object, segment: int, operand: int, length: int) -> int:
-    """SMSW to a register: with 32-bit operands all of CR0, as processors do; to memory Python serves it."""
+    """SMSW to a register: all of CR0 but with 16-bit operands, as processors do; to memory Python serves it."""
     if segment >= 0:
         return TO_PYTHON
     at = cb[cbw.ENV] + env.REGS + 8 * (operand & 15)
-    wide = env.code_bits(cb[cbw.ENV]) != 16
-    for prefix in range(prefix_bytes(cb)):
-        if load32(cb[cbw.INSN_AT] + prefix) & 0xFF == 0x66:
-            wide = not wide
-    if wide:
+    mode = env.code_bits(cb[cbw.ENV])
+    _count, prefixes = all_prefixes(cb[cbw.INSN_AT], cb[cbw.INSN_BYTES], mode)
+    if is_wide(mode, prefixes, OPERAND_SIZE):
         store64(at, cb[cbw.GUEST_CR0])
     else:
         store64(at, load64(at) & ~0xFFFF | cb[cbw.GUEST_CR0] & 0xFFFF)
@@ -452,14 +473,9 @@ def on_rdtsc(cb: object) -> int:
     regs = cb[cbw.ENV]
     if cb[cbw.GUEST_CR4] & pg.CR4_TSD and env.cpl(regs) and cb[cbw.GUEST_CR0] & pg.CR0_PE:
         return FAULT_GP
-    length = 2
-    for at in range(cb[cbw.INSN_BYTES] - 1):
-        if load32(cb[cbw.INSN_AT] + at) & 0xFFFF == 0x310F:
-            length = at + 2
-            break
     counter = cb[cbw.INSNS] + cb[cbw.TSC_OFFSET]
     emit(cb, _RDTSC, 0, 0, -1, -1, 0, counter)
     store64(regs + env.RAX, counter & 0xFFFF_FFFF)
     store64(regs + env.RDX, counter >> 32 & 0xFFFF_FFFF)
-    retire(cb, length)
+    retire(cb, insn_length(cb[cbw.INSN_AT], cb[cbw.INSN_BYTES], env.code_bits(regs)))
     return SERVED

@@ -20,7 +20,7 @@ from emu.events import Kind
 from emu.machine import control as cbw
 from emu.machine import env
 from emu.machine import paging as pg
-from emu.machine.decode import MAX_LENGTH, REP, REPNE, skip_prefixes
+from emu.machine.decode import MAX_LENGTH, REP, REPNE, all_prefixes
 from emu.machine.native import call2, call3, compiled, load8, load32, load64, store32, store64
 from emu.vm import access, code, emulate, nested, pmap, rows, shadow, sync, walk
 from emu.vm import step_records as rec
@@ -30,7 +30,6 @@ _DISCARDED, _DEVICE_READ, _DEVICE_WRITE = int(Kind.DISCARDED_WRITE), int(Kind.DE
 DR6_SINGLE_STEP = 1 << 14
 KEPT_AT = 32  # behind INSN_AT
 MOVS, STOS, INS = 0xA4, 0xAA, 0x6C  # opcodes of the byte forms
-REX = 4  # upper half of a REX prefix
 
 
 @compiled
@@ -51,11 +50,9 @@ def begin(cb: object) -> None:
 def is_repeated_store(cb: object) -> bool:
     """Whether the instruction at RIP is MOVS, STOS or INS with a REP prefix."""
     size = access.fetch(cb, env.linear_ip(cb[cbw.ENV]), cb[cbw.INSN_AT], MAX_LENGTH)
-    count, prefixes = skip_prefixes(cb[cbw.INSN_AT], size)
+    count, prefixes = all_prefixes(cb[cbw.INSN_AT], size, env.code_bits(cb[cbw.ENV]))
     if count >= size or not prefixes & (REP | REPNE):
         return False
-    if env.is_64bit(cb[cbw.ENV]) and load8(cb[cbw.INSN_AT] + count) >> 4 == REX and count + 1 < size:
-        count += 1
     opcode = load8(cb[cbw.INSN_AT] + count) & ~1  # byte or word
     return opcode == MOVS or opcode == STOS or opcode == INS
 

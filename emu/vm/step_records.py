@@ -9,7 +9,7 @@ SAVED = 16  # that entry before
 PURPOSE = 24  # one of those below
 ADDRESS = 32  # the faulting address
 COPY_OF = 40  # host address of the page whose contents are compared (TABLE_STORE) or staged (DEVICE_*)
-LIMIT = 4  # pages that the two memory operands of one instruction can touch
+LIMIT = 8  # pages that one instruction can store to: two operands, and descriptors and stacks, each of them across two
 
 TABLE_STORE = 1  # a guest page table: compare afterwards
 DISCARD = 2  # ROM or absent memory: the store goes to a sink

@@ -8,6 +8,7 @@ reads the host's clock.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -34,6 +35,7 @@ from emu.vm import (
     callbacks,
     clock,
     code,
+    cpuid,
     deliver,
     dma,
     exits,
@@ -56,18 +58,23 @@ from emu.vm.state import NO_ROW, TEXT_PPNS, VmState
 SLICE_INSNS = 1_000_000  # of virtual time between two looks at the outside world: some 10 ms
 SETTLE_INSNS = 16_000_000  # of virtual time in which a page's changes between code and data are counted: some 30 ms
 NO_FAULT = -1
+CLEARED_AT_RESET = (
+    *(cbw.SHADOWING, cbw.STOPPED, cbw.STEPPING, cbw.PENDING_FAULT, cbw.DUE, cbw.IRQ_WAITING, cbw.MODIFIED, cbw.IN_RUN),
+    *(cbw.FAULT_RUN, cbw.IN_VAIN, cbw.NMI_WAITING),
+)
+MOVED_BYTES = 64  # by a device in the time of an instruction: what a host copies in some ten nanoseconds
 INPUT_INSNS = 1000  # between two bytes of serial input: about 100,000 baud
 
 
 class VirtualMachine:
-    """A guest and what it runs on. `memory` is the machine's; `number` tells VMs apart in it; `close` closes the disk.
+    """A guest and what it runs on. `memory` is the machine's; `number` tells VMs apart in it; `close` closes the disks.
 
     A VM with a `host` takes frames between slices only: when its reserve runs short `run_until` returns early, and `is_starved` is true
     until the host has filled it.
     """
 
     WIRING: ClassVar = frozenset(
-        {"config", "control", "registers", "console", "no_reboot", "firmware_files", "disk"}
+        {"config", "control", "registers", "console", "no_reboot", "firmware_files", "disks"}
         | {"_host", "_words", "_on_events", "_failure", "_dma", "_called_back", "_context"}
     )
 
@@ -80,7 +87,7 @@ class VirtualMachine:
         firmware_files: dict[str, bytes],
         console: Console,
         on_events: Callable[[np.ndarray], None] | None = None,
-        disk: Disk | None = None,
+        disks: Sequence[Disk] = (),
         number: int = 1,
         host: HostSide | None = None,
     ) -> None:
@@ -91,13 +98,22 @@ class VirtualMachine:
         self.state = VmState(memory, config, rom, number, is_hosted=host is not None)
         self.control = self.state.control
         self._words = self.control.data  # the same words, which Python reads and writes several times as fast
-        self.cpu = Cpu(memory, self.control, number)
+        self.cpu = Cpu(
+            memory,
+            self.control,
+            number,
+            config.code_buffer_bytes,
+            shown=cpuid.feature_words(),
+            gave_up=reasons.GAVE_UP,
+        )
         self.registers = RegisterFile(self.cpu.registers, self.control)
         self.console = console
         self._on_events = on_events
         self._limit = NEVER  # of retired instructions
+        self._time_limit = NEVER  # of virtual time
         self._pause = NEVER  # virtual time at which `run` returns
-        self._idle_insns = 0  # virtual time that passed in HLT
+        self._idle_insns = 0  # virtual time that passed in HLT, or waiting for the swap area
+        self._busy_insns = 0  # of STALL: what an instruction took that a device carried out
         self._input = bytearray()
         self._input_due = 0  # virtual time at which the next byte may arrive
         self._failure: BaseException | None = None
@@ -115,14 +131,14 @@ class VirtualMachine:
             memory_bytes=config.memory_bytes,
             start_time=config.start_time,
             firmware_files=firmware_files,
-            drive=None if disk is None else drive_settings(disk, config),
+            drives=tuple(drive_settings(disk, number, config) for number, disk in enumerate(disks, 1)),
         )
         self.firmware_files = firmware_files
-        self.disk = disk
+        self.disks = tuple(disks)
         self._dma = dma.DmaMemory(memory, self.control, self.write_physical, self._refill_now)
         self.board = Board(settings, clock=self, memory=self, signals=self)
         pages = BalloonPages(self.state.give_back, self.control, self.read_physical, self.write_physical)
-        self.balloon = balloon.Balloon(self, config.insns_per_second, self.registers, pages)
+        self.balloon = balloon.Balloon(self, config.insns_per_second, self.registers, pages, self._took)
         self.board.ports.register(range(balloon.PORT, balloon.PORT + 1), self.balloon, sizes=(4,))
         self._balloon_plan = list(config.balloon_plan)
         self._msrs = MsrFile(self.control, self.registers, self.cpu.word_at, self.board.apic)
@@ -183,6 +199,17 @@ class VirtualMachine:
         self._words[cbw.STOPPED] = 1
         self._words[cbw.WAKE] = 0
 
+    def moved(self, size: int) -> None:
+        """A device moved so many bytes while the guest waited."""
+        self._took(size // MOVED_BYTES)
+
+    def _took(self, insns: int) -> None:
+        """The instruction under way takes so much longer; it counts as so many."""
+        if insns:
+            self._busy_insns += insns
+            self._words[cbw.STALL] += insns
+            self._words[cbw.WAKE] = 0
+
     def _request_stop(self, stop: Stop) -> None:
         if self._stop is None:
             self._stop = stop
@@ -202,7 +229,9 @@ class VirtualMachine:
         )
         self.cpu.add_hooks(
             on_exit=handler.on_exit.address,
+            on_invalid=handler.on_invalid.address,
             on_block=block_hook.address(),
+            on_translated=handler.on_translated.address,
             on_port_read=handler.on_port_read.address,
             on_port_write=handler.on_port_write.address,
             on_syscall=handler.on_syscall.address,
@@ -223,36 +252,46 @@ class VirtualMachine:
 
     # ---- running ----
 
-    def run(self, *, limit: int | None = None) -> Stop:
-        """Run until the guest stops or `limit` guest instructions retired (more than that by a block at the most).
+    def run(self, *, limit: int | None = None, time_limit: int | None = None) -> Stop:
+        """Run until the guest stops, `limit` guest instructions retired (more than that by a block at the most), or virtual `time_limit`.
 
         Raises BrokenInvariantError for a bug of emu, MachineMemoryError when the machine has no frame left, and what the
-        console raised (KeyboardInterrupt, BrokenPipeError).
+        console raised (KeyboardInterrupt, BrokenPipeError). Events up to there have been handed on.
         """
         self._limit = NEVER if limit is None else limit
+        self._time_limit = NEVER if time_limit is None else time_limit
         self._look_due = True
-        while self._stop is None:
-            if self._wants_reset or self._needs_entry:
-                self._reset()
-                continue
-            if self._look_due:
-                self._look_outside()
-                self._set_deadline()
-            if self._is_halted:
-                self._sleep()
-            elif self._stop is None:
-                self._enter_guest()
-            if self._failure is not None:
-                raise self._failure
+        try:
+            while self._stop is None:
+                self._go_on()
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error counts, and it may be that of a trace that takes no more
+                self.flush_events()
+            raise
         self.flush_events()
         return self._stop
 
-    def run_until(self, virtual_time: int, *, limit: int | None = None) -> None:
+    def _go_on(self) -> None:
+        """One turn of the loop: into the guest and out again, or a step of a sleep, or a reset."""
+        if self._wants_reset or self._needs_entry:
+            self._reset()
+            return
+        if self._look_due:
+            self._look_outside()
+            self._set_deadline()
+        if self._is_halted:
+            self._sleep()
+        elif self._stop is None:
+            self._enter_guest()
+        if self._failure is not None:
+            raise self._failure
+
+    def run_until(self, virtual_time: int, *, limit: int | None = None, time_limit: int | None = None) -> None:
         """Run until `virtual_time`, or until the guest stops or is starved if that is sooner; `run` goes on from there."""
         self._pause = virtual_time
         self.is_starved = False
         if self.virtual_time < virtual_time:
-            self.run(limit=limit)
+            self.run(limit=limit, time_limit=time_limit)
         self._pause = NEVER
         if self._stop is not None and self._stop.outcome is Outcome.PAUSED:
             self._stop = None
@@ -306,7 +345,13 @@ class VirtualMachine:
         return vga.screen_text(self.read_physical, self.board.vga.start_address)
 
     def _enter_guest(self) -> None:
-        if self._words[cbw.IRQ_WAITING] and clock.takes_interrupt(self.control):
+        if self._words[cbw.DUE]:  # an event that waits for frames
+            self._refill()
+            if self._stop is None:
+                self._stop = self._context.deliver_due()
+            if self._stop is not None:
+                return
+        if (self._words[cbw.IRQ_WAITING] or self._words[cbw.NMI_WAITING]) and clock.takes_interrupt(self.control):
             stop = self._interrupt()
             self._set_deadline()
             if stop is not None:
@@ -321,10 +366,11 @@ class VirtualMachine:
         self._wants_reset = self._needs_entry = self._is_halted = False
         self.board.reset()
         self.balloon.reset()
+        self.cpu.engine.drop_code()
         self._show_apic()
         reclaim.drop_ram(self.state)
         nested.set_plain(control, 0)
-        for word in (cbw.SHADOWING, cbw.STOPPED, cbw.STEPPING, cbw.PENDING_FAULT, cbw.DUE, cbw.IRQ_WAITING, cbw.MODIFIED):
+        for word in CLEARED_AT_RESET:
             control[word] = 0
         for word, value in (
             (cbw.GUEST_CR0, RESET_STATE.cr0),
@@ -357,9 +403,11 @@ class VirtualMachine:
         stop: Stop | None = None
         if reason == reasons.EXIT:
             number = self._words[cbw.EXIT_CODE]
-            if number == vmcb.EXIT_HLT:
+            if number == vmcb.EXIT_HLT and exits.is_halt(self._context):
                 self._look_due = True
                 stop = self._halt()
+            elif number == vmcb.EXIT_HLT:
+                stop = exits.end_of_code(self._context, self.cpu.engine)
             else:
                 stop = exits.serve(self._context, number)
                 if number in exits.APIC_EXITS:
@@ -371,10 +419,12 @@ class VirtualMachine:
             self._refill()
         elif reason == reasons.SHUTDOWN:
             stop = exits.shutdown(self._context)
-        elif reason == reasons.UNSUPPORTED:
-            stop = exits.unsupported(self._context)
         elif reason == reasons.DEVICE_FETCH:
             stop = exits.device_fetch(self._context)
+        elif reason == reasons.REFUSED:
+            stop = exits.refuse(self._context, self.cpu.engine, always_here=True)
+        elif reason == reasons.GAVE_UP:
+            stop = exits.after_abort(self._context, self.cpu.engine)
         elif reason == reasons.NO_PROGRESS:
             stop = exits.no_progress(self._context)
         elif reason == reasons.PORT_FAULT:
@@ -429,7 +479,8 @@ class VirtualMachine:
     def _look_outside(self) -> None:
         """Between two slices: limit, timers, input."""
         if self._words[cbw.STALL]:
-            self._idle_insns += self._words[cbw.STALL]
+            self._idle_insns += self._words[cbw.STALL] - self._busy_insns
+            self._busy_insns = 0
             self._words[cbw.INSNS] += self._words[cbw.STALL]
             self._words[cbw.STALL] = 0
         if self._host is not None and self._words[cbw.RESERVE_COUNT] < reasons.HOSTED_LOW:
@@ -451,6 +502,8 @@ class VirtualMachine:
             self.set_balloon_target(self._balloon_plan.pop(0)[1] // PAGE_BYTES)
         if self._stop is None and now - self._idle_insns >= self._limit:
             self._stop = Stop(Outcome.LIMIT)
+        if self._stop is None and now >= self._time_limit:
+            self._stop = Stop(Outcome.LIMIT, why="of virtual time")
         if self._stop is None and now >= self._pause:
             self._stop = Stop(Outcome.PAUSED)
         if self._fault_due != NO_FAULT and self._stop is None and not self._words[cbw.STEPPING]:
@@ -460,7 +513,7 @@ class VirtualMachine:
                 access.fetch_instruction(self.control)
             self._stop = self._context.inject(vector, deliver.EXCEPTION)
         planned = self._balloon_plan[0][0] if self._balloon_plan else NEVER
-        self._look_at = min(self._poll_due, self._limit + self._idle_insns, self._pause, planned)
+        self._look_at = min(self._poll_due, self._limit + self._idle_insns, self._time_limit, self._pause, planned)
 
     def _settle_code(self) -> None:
         slot = 0
@@ -480,28 +533,42 @@ class VirtualMachine:
         if self._input and self.board.serial_room():
             deadline = min(deadline, max(self._input_due, words[cbw.INSNS] + 1))
         words[cbw.DEADLINE] = deadline
-        waiting = self.board.has_interrupt()
-        words[cbw.IRQ_WAITING] = waiting
-        words[cbw.WAKE] = 0 if waiting or words[cbw.STOPPED] else deadline
+        waiting, has_nmi = self.board.has_interrupt(), self.board.has_nmi()
+        words[cbw.IRQ_WAITING], words[cbw.NMI_WAITING] = waiting, has_nmi
+        words[cbw.WAKE] = 0 if waiting or has_nmi or words[cbw.STOPPED] else deadline
 
     def _interrupt(self) -> Stop | None:
         if self._words[cbw.EVENT_INSNS]:
             access.fetch_instruction(self.control)
+        if self._takes_nmi:
+            self.board.take_nmi()
+            self.registers.block_nmi()
+            return self._context.inject(deliver.NMI, deliver.HARDWARE)
         return self._context.inject(self.board.acknowledge(), deliver.HARDWARE)
 
+    @property
+    def _takes_nmi(self) -> bool:
+        return self.board.has_nmi() and not self.registers.is_nmi_blocked
+
+    @property
+    def _is_woken(self) -> bool:
+        """Whether what waits ends a HLT."""
+        return self._takes_nmi or (self.board.has_interrupt() and bool(self.registers.flags & paging.EFLAGS_IF))
+
     def _halt(self) -> Stop | None:
-        """HLT: the guest sleeps until an interrupt."""
+        """HLT: the guest sleeps until an interrupt or an NMI."""
         self._context.emit(Kind.HALT)
         self._context.retire()
-        if not self.registers.flags & paging.EFLAGS_IF:
+        can_come = self.board.may_send_nmi() and not self.registers.is_nmi_blocked
+        if not self.registers.flags & paging.EFLAGS_IF and not can_come:
             return Stop(Outcome.HALTED, why=f"interrupts off at {self.registers.rip:08x}")
         self._is_halted = not self.control[cbw.DUE]  # the trap of a guest that traces itself ends the HLT at once
         return self._context.deliver_due()
 
     def _sleep(self) -> None:
         """One step of a HLT: virtual time jumps to the next thing that may end it."""
-        if self.board.has_interrupt() or self._stop is not None:
-            self._is_halted = self._stop is not None and not self.board.has_interrupt()
+        if self._is_woken or self._stop is not None:
+            self._is_halted = not self._is_woken
             return
         self.flush_events()
         now, event = self._words[cbw.INSNS], self._next_wake()
@@ -512,7 +579,7 @@ class VirtualMachine:
             self._stop = Stop(Outcome.HALTED, why=f"no interrupt can come at {self.registers.rip:08x}")
         else:
             # No further than a pause, but then on from there: the guest cannot tell.
-            until = max(now, min(event, self._pause))
+            until = max(now, min(event, self._pause, self._time_limit))
             self._words[cbw.INSNS] = until
             self._idle_insns += until - now
 
@@ -544,13 +611,14 @@ class VirtualMachine:
         self.flush_events()
 
     def close(self) -> None:
-        """Give all frames back to the machine, and the disk to the host."""
+        """Give all frames back to the machine, and the engine's memory and the disks to the host."""
         self.state.release()
-        if self.disk is not None:
-            self.disk.close()
+        self.cpu.engine.drop_code()
+        for disk in self.disks:
+            disk.close()
 
 
-def drive_settings(disk: Disk, config: VmConfig) -> DriveSettings:
-    """A drive as the configuration has it."""
+def drive_settings(disk: Disk, number: int, config: VmConfig) -> DriveSettings:
+    """A drive as the configuration has it; `number` tells it from the VM's others."""
     latency_insns = config.disk_latency_us * config.insns_per_second // MICROSECONDS
-    return DriveSettings(disk, latency_insns, config.disk_bytes_per_second)
+    return DriveSettings(disk, latency_insns, config.disk_bytes_per_second, f"EM{number:05}")

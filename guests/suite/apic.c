@@ -33,6 +33,8 @@ enum {
     LVT_MASKED = 1 << 16,
     TIMER_PERIODIC = 1 << 17,
     ICR_SELF = 1 << 18,
+    MODE_NMI = 4 << 8, /* of a message or an entry */
+    VECTOR_NMI = 2,
     DIVIDE_BY_1 = 0xB,
     TEST_VECTOR = 0x61,
     TIMER_VECTOR = 0x72,
@@ -140,6 +142,113 @@ static bool hook_without_eoi(struct frame *frame)
     return true;
 }
 
+static uint32_t read_io(unsigned index)
+{
+    *at(IO_APIC) = index;
+    return *at(IO_APIC + 0x10);
+}
+
+static void write_io(unsigned index, uint32_t value)
+{
+    *at(IO_APIC) = index;
+    *at(IO_APIC + 0x10) = value;
+}
+
+enum { IO_VERSION = 1, IO_TABLE = 0x10, PIT_PIN = 2, PIT_RATE = 11932, PIT_MODE_RATE = 0x34 };
+
+/* ---- NMIs ---- */
+
+static unsigned nmis, deepest, depth;
+static word nmi_ip;
+
+/* QEMU looks for events behind jumps. */
+static void pass(void)
+{
+    __asm__ volatile("jmp 1f; 1: jmp 2f; 2: nop" : : : "memory");
+}
+
+static void send_nmi(void)
+{
+    *apic(APIC_ICR_HIGH) = 0;
+    *apic(APIC_ICR_LOW) = MODE_NMI; /* to this processor by its number: a shorthand may not be used */
+}
+
+/* In the handler of the first two more are sent, of which one is kept until IRET. */
+static bool hook_nmi(struct frame *frame)
+{
+    if (frame->vector != VECTOR_NMI)
+        return false;
+    if (++depth > deepest)
+        deepest = depth;
+    nmi_ip = frame->ip;
+    if (++nmis == 1) {
+        send_nmi();
+        send_nmi();
+        pass();
+    }
+    depth--;
+    return true;
+}
+
+static void set_up_nmi(void)
+{
+    set_up();
+    nmis = deepest = depth = 0;
+    trap_hook = hook_nmi;
+}
+
+static void check_nmi(word unused)
+{
+    (void)unused;
+    set_up_nmi();
+    send_nmi(); /* with IF clear */
+    pass();
+    expect("NMIs: the first, and one of the two sent while it was served", 2, nmis);
+    expect("at once", 1, deepest);
+    send_nmi();
+    pass();
+    expect("NMIs after that", 3, nmis);
+}
+
+/* An NMI in the shadow of a load of SS comes behind the next instruction; one that waits when HLT begins ends it, IF clear or not. */
+static void check_nmi_and_halt(word unused)
+{
+    (void)unused;
+    set_up_nmi();
+    nmis = 1; /* send no more */
+    write_io(IO_TABLE + 2 * PIT_PIN + 1, 0);
+    write_io(IO_TABLE + 2 * PIT_PIN, MODE_NMI);
+    outb(PIT_COMMAND_PORT, PIT_MODE_RATE);
+    outb(PIT_CHANNEL0_PORT, PIT_RATE & 0xFF);
+    outb(PIT_CHANNEL0_PORT, PIT_RATE >> 8);
+    __asm__ volatile("cli; hlt" : : : "memory");
+    write_io(IO_TABLE + 2 * PIT_PIN, LVT_MASKED | MODE_NMI);
+    expect_true("the timer's NMI ended HLT", nmis >= 2);
+    expect("at once", 1, deepest);
+}
+
+/* LINT0, where the 8259s are, in NMI mode: a request of theirs is an NMI. */
+static void check_nmi_by_lint0(word unused)
+{
+    uint8_t mask = inb(PIC_MASTER_DATA_PORT);
+
+    (void)unused;
+    set_up_nmi();
+    nmis = 1;
+    outb(PIC_MASTER_DATA_PORT, 0xFF);
+    *apic(APIC_LVT_LINT0) = MODE_NMI;
+    outb(PIT_COMMAND_PORT, PIT_MODE_RATE);
+    outb(PIT_CHANNEL0_PORT, PIT_RATE & 0xFF);
+    outb(PIT_CHANNEL0_PORT, PIT_RATE >> 8);
+    outb(PIC_MASTER_DATA_PORT, 0xFE);
+    __asm__ volatile("cli; hlt" : : : "memory");
+    outb(PIC_MASTER_DATA_PORT, mask);
+    *apic(APIC_LVT_LINT0) = LVT_MASKED;
+    expect_true("the timer's NMI ended HLT", nmis >= 2);
+}
+
+/* ---- priorities ---- */
+
 static void check_end_of_interrupt(word unused)
 {
     (void)unused;
@@ -193,20 +302,6 @@ static void check_masked(word unused)
     expect("times, masked", 0, arrived[TIMER_VECTOR]);
 }
 
-static uint32_t read_io(unsigned index)
-{
-    *at(IO_APIC) = index;
-    return *at(IO_APIC + 0x10);
-}
-
-static void write_io(unsigned index, uint32_t value)
-{
-    *at(IO_APIC) = index;
-    *at(IO_APIC + 0x10) = value;
-}
-
-enum { IO_VERSION = 1, IO_TABLE = 0x10, PIT_PIN = 2, PIT_RATE = 11932, PIT_MODE_RATE = 0x34 };
-
 static void check_io_registers(word unused)
 {
     (void)unused;
@@ -235,6 +330,9 @@ static const struct test_case cases[] = {
     {"apic.self-interrupt", check_self, 0},
     {"apic.task-priority", check_priority, 0},
     {"apic.end-of-interrupt", check_end_of_interrupt, 0},
+    {"apic.nmi", check_nmi, 0},
+    {"apic.nmi-ends-halt", check_nmi_and_halt, 0},
+    {"apic.nmi-by-lint0", check_nmi_by_lint0, 0},
     {"apic.timer-one-shot", check_one_shot, 0},
     {"apic.timer-periodic", check_periodic, 0},
     {"apic.timer-masked", check_masked, 0},

@@ -83,11 +83,14 @@ USAGE = {
     "mmu": (["boot", "hello", "--mmu", "both"], "'both'"),
     "limit 0": (["boot", "hello", "--cpu-limit", "0"], "--cpu-limit"),
     "limit word": (["boot", "hello", "--cpu-limit", "soon"], "--cpu-limit"),
+    "limit in bytes": (["boot", "hello", "--cpu-limit", "5MB"], "--cpu-limit '5MB'"),
+    "time limit 0": (["boot", "hello", "--time-limit", "0s"], "--time-limit 0"),
+    "time limit without unit": (["boot", "hello", "--time-limit", "30"], "--time-limit '30'"),
     "group": (["boot", "hello", "--trace", "--events", "fault,nosuch"], "'nosuch'"),
     "group empty": (["boot", "hello", "--trace", "--events", ""], "''"),
     "events alone": (["boot", "hello", "--events", "fault"], "--trace"),
-    "tables word": (["boot", "hello", "--tables=soon"], "--tables=soon"),
-    "tables negative": (["boot", "hello", "--tables=-1"], "--tables=-1"),
+    "tables word": (["boot", "hello", "--tables=soon"], "--tables 'soon': expected a virtual time"),
+    "tables negative": (["boot", "hello", "--tables=-1"], "--tables '-1'"),
     "command line too long": (["boot", "hello", "--append", "x" * 5000], "5010 bytes"),
     "module name too long": (["boot", "hello", "--module", "{folder}/" + "m" * 60], "m" * 60),
 }
@@ -227,7 +230,8 @@ def test_the_guest_s_exit_value_is_the_status(value: int, raw: bool, status: int
 
 
 ENDS = {
-    "limit": ("limit reached", 124, b"\xeb\xfe", ["--cpu-limit", "100000"]),
+    "limit": ("limit reached", 124, b"\xeb\xfe", ["--cpu-limit", "100K"]),
+    "time limit": ("limit reached", 124, b"\xeb\xfe", ["--time-limit", "20ms"]),
     "triple fault": ("triple fault", 80, EMPTY_IDT + UNDEFINED, []),
     "halted for ever": ("halted for ever", 82, HALT, []),
     "reset": ("reset", 84, RESET, ["--no-reboot"]),
@@ -243,6 +247,14 @@ def test_each_end_has_its_status(case: str, mmu: str, tmp_path: Path) -> None:
     assert run.stderr.startswith(f"emu: {outcome}")
     told = json.loads(run.stdout.splitlines()[-1])
     assert (told["outcome"], told["status"], told["mmu"]) == (outcome, status, mmu)
+
+
+def test_the_time_limit_counts_sleep() -> None:
+    """The guest sleeps, and its timer wakes it: a limit of instructions would hardly ever be reached."""
+    run = emu("boot", "os-i386", "--json", "--append", 'run="idle seconds=1000"', "--time-limit", "3s")
+    told = json.loads(run.stdout.splitlines()[-1])
+    assert (told["outcome"], told["why"], run.returncode) == ("limit reached", "of virtual time", 124)
+    assert told["instructions"] < told["virtual_time"] < 30_010_000
 
 
 def test_a_reset_without_the_option_boots_again(tmp_path: Path) -> None:

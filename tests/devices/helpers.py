@@ -108,6 +108,7 @@ class BenchSignals:
     debug: bytearray = field(default_factory=bytearray)
     exits: list[int] = field(default_factory=list)
     resets: int = 0
+    moved_bytes: int = 0
 
     def serial_output(self, data: bytes) -> None:
         self.serial += data
@@ -121,16 +122,19 @@ class BenchSignals:
     def reset(self) -> None:
         self.resets += 1
 
+    def moved(self, size: int) -> None:
+        self.moved_bytes += size
+
 
 class Bench:
     """The board and its surroundings."""
 
     def __init__(
-        self, insns_per_second: int = INSNS_PER_SECOND, files: Mapping[str, bytes] = FILES, disk: BenchDisk | None = None
+        self, insns_per_second: int = INSNS_PER_SECOND, files: Mapping[str, bytes] = FILES, disks: Sequence[BenchDisk] = ()
     ) -> None:
-        self.clock, self.memory, self.signals, self.disk = BenchClock(), BenchMemory(), BenchSignals(), disk
-        drive = None if disk is None else DriveSettings(disk, LATENCY_INSNS, BYTES_PER_SECOND)  # type: ignore[arg-type]
-        settings = BoardSettings(insns_per_second, RAM_BYTES, START_TIME, files, drive)
+        self.clock, self.memory, self.signals, self.disks = BenchClock(), BenchMemory(), BenchSignals(), disks
+        drives = tuple(DriveSettings(disk, LATENCY_INSNS, BYTES_PER_SECOND, f"EM{n:05}") for n, disk in enumerate(disks, 1))  # type: ignore[arg-type]
+        settings = BoardSettings(insns_per_second, RAM_BYTES, START_TIME, files, drives)
         self.board = Board(settings, self.clock, self.memory, self.signals)
 
     def read(self, port: int, size: int = 1) -> int:

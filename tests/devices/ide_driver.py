@@ -22,7 +22,7 @@ class DriveBench(Bench):
 
     def __init__(self, disk: BenchDisk | None = None) -> None:
         self.store = disk or BenchDisk()
-        super().__init__(disk=self.store)
+        super().__init__(disks=[self.store])
         self.configure(0x20, MASTER)
         self.configure(0x04, 5)
         self.start_pics()

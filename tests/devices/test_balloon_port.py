@@ -23,9 +23,13 @@ class Bench:
         self.locked: set[int] = set()
         self.batches: list[list[int]] = []  # PPNs of the next ones
         self.is_popped = False
-        self.port = Balloon(self, SECOND, self, self)
+        self.insns_taken = 0
+        self.port = Balloon(self, SECOND, self, self, self.take)
 
     # clock and registers
+
+    def take(self, insns: int) -> None:
+        self.insns_taken += insns
 
     def now(self) -> int:
         return self.time
@@ -186,3 +190,14 @@ def test_no_target_is_more_than_the_guest_has() -> None:
     bench = Bench()
     bench.port.set_target(PAGES + 1)
     assert bench.port.target == PAGES
+
+
+def test_a_batch_takes_time_by_its_size() -> None:
+    """A refused one does not."""
+    bench = Bench()
+    bench.start()
+    bench.port.set_target(8)
+    bench.batches = [[1, 2, 3]]
+    bench.call(Command.BATCHED_LOCK, 0, 3)
+    bench.call(Command.BATCHED_LOCK, 0, b.MAX_BATCH + 1)
+    assert bench.insns_taken == 3 * b.PAGE_INSNS

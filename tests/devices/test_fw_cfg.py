@@ -107,3 +107,12 @@ def test_reset_selects_the_signature_again(bench: Bench) -> None:
     bench.write(SELECTOR, 0x05, size=2)
     bench.board.reset()
     assert bench.read(DATA) == ord("Q")
+
+
+def test_what_dma_stores_takes_time(bench: Bench) -> None:
+    """Bytes that reach RAM are told of; skipped ones, and those that would lie outside, are not."""
+    dma(bench, SELECT | READ | FILE_B << 16, 100)
+    dma(bench, SKIP, 5000)
+    dma(bench, READ, 0xFFFF_FFFF, RAM_BYTES - 16)
+    dma(bench, READ, 0xFFFF_FFFF, RAM_BYTES + 16)
+    assert bench.signals.moved_bytes == 116

@@ -209,8 +209,7 @@ def test_writes(drive: DriveBench, width: int) -> None:
     drive.run_for(LONG)
     assert drive.read(STATUS) == READY
     assert drive.store.data[512 * 9 : 512 * 11] == pattern(512) + pattern(512, 2)
-    assert drive.board.ide.drive is not None
-    assert drive.board.ide.drive.counts.written_bytes == 1024
+    assert drive.board.ide.drives[0].counts.written_bytes == 1024
 
 
 def test_reset_in_a_write_stores_nothing(drive: DriveBench) -> None:
@@ -308,8 +307,7 @@ def test_bad_sectors() -> None:
     drive.give(pattern(512))
     drive.run_for(LONG)
     assert (drive.read(STATUS), drive.read(ERROR)) == (READY | ERR, ABRT)
-    assert drive.board.ide.drive is not None
-    assert drive.board.ide.drive.counts.errors == 3
+    assert drive.board.ide.drives[0].counts.errors == 3
 
 
 def test_a_flush_may_fail() -> None:

@@ -39,7 +39,7 @@ def test_what_is_wrong_is_found_with_its_input(tmp_path: Path) -> None:
         "import os, signal\n"
         "from emu.errors import UsageError\n"
         "def seeds():\n"
-        "    return [b'raises', b'exits', b'says nothing', b'drives', b'allocates', b'dies', b'waits', b'fine', b'refused']\n"
+        "    return [b'raises', b'exits', b'says nothing', b'drives', b'allocates', b'dies', b'works', b'waits', b'fine', b'refused']\n"
         "def try_one(data, folder):\n"
         "    if data == b'raises': [].pop()\n"
         "    if data == b'exits': raise SystemExit\n"
@@ -47,12 +47,14 @@ def test_what_is_wrong_is_found_with_its_input(tmp_path: Path) -> None:
         "    if data == b'drives': raise UsageError('\\x1b[2J')\n"
         "    if data == b'allocates': bytearray(1 << 31)\n"
         "    if data == b'dies': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    if data == b'works': signal.setitimer(signal.ITIMER_PROF, 0.01)\n"
+        "    while data == b'works': pass\n"
         "    if data == b'waits': signal.setitimer(signal.ITIMER_REAL, 0.01); signal.pause()\n"
         "    if data == b'refused': raise UsageError('why')\n"
     )
     for name in ("harness.py", "mutate.py"):
         (tmp_path / "tests" / "fuzz" / name).write_bytes((harness.HERE / name).read_bytes())
-    program = "from tests.fuzz import harness; r = harness.fuzz('broken', 9); print([(f.number, f.what) for f in r.findings], r.refused)"
+    program = "from tests.fuzz import harness; r = harness.fuzz('broken', 10); print([(f.number, f.what) for f in r.findings], r.refused)"
     path = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(harness.ROOT)!r}]; "
     environment = {"PYTHONPATH": f"{tmp_path}:{harness.ROOT}"}
     done = subprocess.run(
@@ -60,5 +62,5 @@ def test_what_is_wrong_is_found_with_its_input(tmp_path: Path) -> None:
     )
     assert done.stdout == (
         "[(0, 'IndexError: pop from empty list'), (1, 'SystemExit: '), (2, \"BadMessage: ''\"), (3, \"BadMessage: '\\\\x1b[2J'\"), "
-        "(4, 'MemoryError: '), (5, 'the process ended with signal 9'), (6, 'not done after 10 s')] 1\n"
+        "(4, 'MemoryError: '), (5, 'the process ended with signal 9'), (6, 'not done after 10 s'), (7, 'still waiting after 120 s')] 1\n"
     )

@@ -20,7 +20,7 @@ RATES = VmRates(1.0, 9_876_543, 665.6, 640.0, 0.25, 0.5, 0.125, 25.0)
 
 def measured(*names: str, **changes: object) -> Measured:
     rows = [(replace(ROW, name=name, grant=100 + at, **changes), RATES) for at, name in enumerate(names)]  # type: ignore[arg-type]
-    return Measured(MACHINE, tuple(rows))
+    return Measured(MACHINE, tuple(rows), {})
 
 
 def cells_of(line: str) -> list[str]:
@@ -31,7 +31,7 @@ def cells_of(line: str) -> list[str]:
 @pytest.mark.parametrize("memory", [4096, 786_432])
 def test_it_fits(width: int, memory: int) -> None:
     names = ["vm-1", "a rather long name of a machine", "x"]
-    table = Measured(MACHINE, tuple((replace(ROW, name=name, memsz=memory), RATES) for name in names))
+    table = Measured(MACHINE, tuple((replace(ROW, name=name, memsz=memory), RATES) for name in names), {})
     lines = lines_of(table, View(), width, 24)
     assert all(cell_len(line) <= width for line in lines)
     assert len(lines) <= 24
@@ -71,7 +71,7 @@ def test_a_wide_screen_has_every_column() -> None:
 def test_no_digit_is_ever_lost(width: int, sizes: list[float], hidden: set[str]) -> None:
     """Each shown column has the whole of each of its values, whatever the width."""
     rows = tuple((replace(ROW, name=f"vm-{at}", memsz=int(size), grant=int(size) // 3), RATES) for at, size in enumerate(sizes))
-    frame = frame_of(Measured(MACHINE, rows), View(hidden=set(hidden)), width, None)
+    frame = frame_of(Measured(MACHINE, rows, {}), View(hidden=set(hidden)), width, None)
     names = cells_of(frame.names)[1:]
     assert not set(names) & hidden
     by_name = {column.name: column for column in COLUMNS}

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from emu.errors import EngineError
-from emu.machine import calibration, engine, env, exit_checks, paging, vmcb
+from emu.machine import calibration, engine, env, exit_checks, features, paging, vmcb
 from emu.machine import control as cbw
 from emu.machine.cpu import Cpu
 from emu.machine.memory import FrameUse, MachineMemory
@@ -253,7 +253,7 @@ def test_loads_and_stores_need_not_look_for_a_stop() -> None:
     memory = MachineMemory(4 * MIB)
     switch = exit_checks.find_switch(memory)
     assert switch == calibration.calibrate().exit_check_switch != 0
-    cpu = Cpu(memory, np.zeros(cbw.WORDS, np.int64), 1)
+    cpu = Cpu(memory, np.zeros(cbw.WORDS, np.int64), 1, shown=[0] * features.WORDS, gave_up=1)
     assert ctypes.c_uint8.from_address(int(cpu.engine.handle.value or 0) + switch).value == 1
 
 
@@ -313,3 +313,142 @@ def test_a_library_that_keeps_its_state_elsewhere_is_refused(name: str, monkeypa
 
 def test_calibration_gives_its_frames_back_and_is_repeatable() -> None:
     assert calibration.calibrate.__wrapped__() == calibration.calibrate()
+
+
+def test_far_transfers_to_tasks_fault_first_with_lma_in_efer_alone() -> None:
+    """LMA in EFER without the hidden flag: #GP of the selector, and neither registers nor segments have changed."""
+    for code in ("9a000000004800", "ea000000004800"):
+        probe = Probe("0fa2" + code)
+        task = 0x9048
+        probe.words[task // 8] = 0x0000_8900_A000_0067  # available, at A000
+        assert probe.start() == vmcb.EXIT_CPUID
+        raw = probe.engine.save()[probe.places.env :]
+        raw[env.GDTR + env.BASE :][:8].view("<u8")[0] = 0x9000
+        raw[probe.places.msrs[engine.MSR_EFER] :][:8].view("<u8")[0] |= paging.EFER_LMA
+        probe.uc.context_restore(probe.engine.context)
+        assert probe.go_on(CODE + 2) == vmcb.EXIT_EXCEPTION + 13
+        assert (probe.rip, probe.error_code) == (CODE + 2, 0x48)
+        assert probe.words[task // 8] == 0x0000_8900_A000_0067
+        assert not probe.words[0xA000 // 8 :][:13].any()
+
+
+def test_iret_exits_while_its_bit_is_set_in_the_engine_s_own_word() -> None:
+    probe = Probe("0fa2 6800400000 9d cf")  # push 4000h (NT); popf; iret
+    assert probe.start() == vmcb.EXIT_CPUID
+    live = calibration.find_live_state(probe.engine, probe.places.env).env + probe.places.intercepts
+    word = ctypes.c_uint64.from_address(live)
+    assert word.value == engine.ALL_INTERCEPTS
+    word.value |= vmcb.INTERCEPT_IRET
+    assert probe.go_on(CODE + 2) == vmcb.EXIT_IRET
+    assert probe.rip == CODE + 8
+    assert probe.field(env.EFLAGS, "<u8") & paging.EFLAGS_NT
+
+
+def test_int_6_comes_by_the_hook_for_invalid_instructions() -> None:
+    """With RIP on the INT, and where it goes on beside it; the engine goes on when the hook says so."""
+    probe = Probe("90 cd06 f4")
+    at = probe.places.error_code
+    seen: list[tuple[int, int, int]] = []
+
+    def on_invalid(uc: Any, _: object) -> bool:
+        seen.append(
+            (
+                probe.rip,
+                probe.field(at + env.IS_INT_FROM_ERROR_CODE, "<u4"),
+                probe.field(at + env.NEXT_EIP_FROM_ERROR_CODE, "<u8"),
+            )
+        )
+        uc.reg_write(x86.UC_X86_REG_RIP, CODE + 3)
+        return True
+
+    probe.uc.hook_add(unicorn.UC_HOOK_INSN_INVALID, on_invalid)
+    assert probe.start() == vmcb.EXIT_HLT
+    assert seen == [(CODE + 1, 1, CODE + 3)]
+    assert probe.exits == [vmcb.EXIT_HLT]
+
+
+@pytest.mark.parametrize("code", ["f30fb8c0", "660f3840c0", "c4e278f2c0"], ids=["popcnt", "pmulld", "andn"])
+def test_the_engine_has_the_instructions_that_its_feature_words_show(code: str) -> None:
+    probe = Probe(code + "f4")
+    state = calibration.find_live_state(probe.engine, probe.places.env).env
+    features.limit(state, probe.places.features, [0] * features.WORDS)
+    assert probe.start() == vmcb.EXIT_EXCEPTION + 6
+    assert probe.rip == CODE
+
+
+def test_code_ends_where_the_engine_is_told_so() -> None:
+    probe = Probe("90 40 43 40 f4")
+    probe.engine.end_code_at(CODE + 2)
+    assert probe.start() == vmcb.EXIT_HLT
+    assert (probe.rip, probe.register("RAX"), probe.register("RBX")) == (CODE + 2, 1, 0)
+    assert probe.go_on(CODE + 2) == vmcb.EXIT_HLT
+    assert probe.rip == CODE + 2
+    probe.engine.run_through(CODE + 2)
+    probe.uc.ctl_remove_cache(CODE, CODE + PAGE_BYTES)
+    probe.go_on(CODE + 2)
+    assert (probe.rip, probe.register("RAX"), probe.register("RBX")) == (CODE + 4, 2, 1)
+
+
+def test_an_abort_leaves_the_state_before_the_block() -> None:
+    """LOCK BTS of a register behind two INCs: nothing of the block is carried out, and the engine runs on afterwards."""
+    code = """
+import threading
+import numpy as np
+from emu.machine import aborts, calibration
+from emu.machine import control as cbw
+from tests.machine.test_engine_facts import CODE, Probe
+import ctypes
+from emu.machine.engine import uclib
+probe = Probe("40 40 f00fabc8 40 f4")
+control = np.zeros(cbw.WORDS, np.int64)
+control[cbw.ENGINE] = probe.engine.handle.value
+control[cbw.ENGINE_CPU] = calibration.find_live_state(probe.engine, probe.places.env).cpu
+guard = aborts.guard(7)
+thread = guard.thread_word(probe, control)
+thread.value = threading.get_ident()
+try:
+    probe.start()
+except IndexError:
+    pass  # no exit came
+assert control[cbw.REASON] == 7
+assert (probe.rip, probe.register("RAX"), probe.exits) == (CODE, 0, []), (probe.rip, probe.register("RAX"), probe.exits)
+probe.engine.end_code_at(CODE + 2)
+probe.go_on(CODE)
+assert (probe.rip, probe.register("RAX")) == (CODE + 2, 2)
+thread.value = 0
+print("fine")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
+
+
+def test_the_engine_tells_of_each_translation() -> None:
+    """Also of one that a store of the guest's own made necessary."""
+    probe = Probe("90 eb00 40 f4")
+    told: list[int] = []
+    probe.uc.hook_add(unicorn.UC_HOOK_EDGE_GENERATED, lambda _uc, block, _before, _data: told.append(int(block.pc)))
+    probe.start()
+    assert told == [CODE, CODE + 3]
+    told.clear()
+    probe.go_on(CODE)
+    assert told == []
+    probe.load(CODE + 0x40, "c605" + (CODE + 3).to_bytes(4, "little").hex() + "43 ebb7")  # MOV $43h, CODE + 3; JMP CODE
+    probe.go_on(CODE + 0x40)
+    assert told == [CODE + 0x40, CODE + 3]
+    assert probe.register("RBX") == 1
+
+
+def test_iret_lets_nmis_in_again() -> None:
+    probe = Probe("f4 cf")
+    probe.start()
+    raw = probe.engine.save()[probe.places.env :]
+    raw[env.HFLAGS2 : env.HFLAGS2 + 4].view("<u4")[0] |= env.HF2_NMI
+    probe.uc.context_restore(probe.engine.context)
+    assert probe.field(env.HFLAGS2, "<u4") & env.HF2_NMI
+    for at, value in ((0x7000, CODE), (0x7004, 8), (0x7008, 2)):
+        probe.load(at, value.to_bytes(4, "little").hex())
+    probe.load(0x6000, "0000000000000000ffff0000009bcf00")
+    probe.uc.reg_write(x86.UC_X86_REG_GDTR, (0, 0x6000, 0xF, 0))
+    probe.go_on(CODE + 1)
+    assert probe.rip == CODE
+    assert not probe.field(env.HFLAGS2, "<u4") & env.HF2_NMI

@@ -55,7 +55,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="emu-soak-") as folder:
         image = Path(folder) / "os.img"
         make(image, 64 * MIB, 48 * MIB)
-        vm = launch.new_machine(config, files, console, None, disk.open_disk(image))
+        vm = launch.new_machine(config, files, console, None, [disk.open_disk(image)])
         until = 0
         while vm.retired_insns < insns:
             until += STEP_SECONDS * config.insns_per_second

@@ -73,7 +73,7 @@ def test_a_stop_at_any_point_leaves_a_sound_file_system(guest: str, tmp_path: Pa
         launch.Boot(images.guest(guest), f'run="keeper files=60 window=12 size={SIZE} seed={SEED}"'), 16 * MIB
     )
     attached = disk.copy_disk(made)
-    vm = launch.new_machine(config, files, console, None, attached)
+    vm = launch.new_machine(config, files, console, None, [attached])
     assert vm.run(limit=LIMIT).outcome is Outcome.EXITED
     end = vm.virtual_time
     vm.close()
@@ -81,7 +81,7 @@ def test_a_stop_at_any_point_leaves_a_sound_file_system(guest: str, tmp_path: Pa
     points = sorted(rng.randrange(end // 50, end) for _ in range(POINTS))
     console = launch.RecordingConsole()
     attached = disk.copy_disk(made)
-    vm = launch.new_machine(config, files, console, None, attached)
+    vm = launch.new_machine(config, files, console, None, [attached])
     replayed, most = 0, 0
     for point in points:
         vm.run_until(point)

@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from emu.config import Mmu, VmConfig
+from emu.config import MIN_SHADOW_PAGES, Mmu, VmConfig
 from emu.host.hosted import HostedVm, Phase
 from emu.machine import control as cbw
 from emu.machine.memory import FrameUse, MachineMemory
@@ -68,7 +68,9 @@ class Machine(RuleBasedStateMachine):
             vm = HostedVm(
                 f"vm-{number}", number, self.memory, threading.Lock(), 0, 1, 0, 0, SwapArea(None, MEMORY // PAGE_BYTES, 4 * PAGES)
             )  # fmt: skip
-            config = VmConfig(memory_bytes=MEMORY, mmu=self.mmu, shadow_pages=16, nested_tables=64, reserve_frames=128)
+            config = VmConfig(
+                memory_bytes=MEMORY, mmu=self.mmu, shadow_pages=MIN_SHADOW_PAGES, nested_tables=64, reserve_frames=128
+            )
             vm.begin(VirtualMachine(self.memory, config, rom=ROM, firmware_files={}, console=vm.console, number=number, host=vm))
             vm.vm.state.refill()
             vm.vm.balloon.set_target(MEMORY // PAGE_BYTES)

@@ -13,8 +13,9 @@ import time
 from itertools import combinations
 
 from emu.config import SHADOW_SWITCHES, Mmu
-from emu.suite.cases import own_suite, read_suite
+from emu.suite.cases import own_suite
 from emu.suite.pool import Pool
+from emu.suite.reading import read_suite
 from emu.suite.results import Result, jobs_of
 from emu.suite.runner import matches, run_jobs
 

@@ -363,7 +363,7 @@ def test_pytest_says_what_is_wrong_with_a_suite(tmp_path: Path) -> None:
     suite(tmp_path, case("a", "colour = 1"))
     done = run_pytest(tmp_path)
     assert done.returncode == 2
-    assert "case 'a': unknown key 'colour'" in done.stdout
+    assert 'suite.toml:4: [[case]] "a": unknown key "colour"' in done.stdout.replace("\n", "")
 
 
 def test_the_fixture_gives_a_finished_run(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from emu.config import Mmu
-from emu.suite.cases import read_suite
 from emu.suite.pool import Pool
+from emu.suite.reading import read_suite
 from emu.suite.results import FAIL, PASS, SKIP, Result, jobs_of
 from emu.suite.runner import run_jobs
 from tests.suite import kernels

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from emu.config import Mmu
-from emu.suite.cases import CASE_KEYS, EXPECTATION_KEYS, counter_names, read_suite
+from emu.suite.cases import counter_names
 from emu.suite.pool import Pool
+from emu.suite.reading import CASE_KEYS, EXPECTATION_KEYS, read_suite
 from emu.suite.report import closing_line, result_line
 from emu.suite.results import jobs_of
 from emu.suite.runner import run_jobs

@@ -11,7 +11,7 @@ import pytest
 
 from emu import images
 from emu.config import SHADOW_SWITCHES, Mmu
-from emu.suite.run import Finished, run_guest
+from emu.suite.run import Finished, Limits, run_guest
 from emu.vm import launch
 
 SUITE = images.FOLDER / "suite"
@@ -27,7 +27,7 @@ COUNTERS = {  # what each switch leaves at zero, where the guests here make it c
 
 
 def run(image: Path, switches: frozenset[str]) -> Finished:
-    return run_guest(launch.Boot(image), memory_bytes=MEMORY_BYTES, mmu=Mmu.SHADOW, limit=LIMIT, switches=switches)
+    return run_guest(launch.Boot(image), memory_bytes=MEMORY_BYTES, mmu=Mmu.SHADOW, limits=Limits(LIMIT), switches=switches)
 
 
 def chosen_combinations(seed: int) -> list[frozenset[str]]:

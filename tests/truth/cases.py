@@ -64,6 +64,7 @@ class Board:
     absent_word: int | None = ONES32  # what reads of absent memory give; None if there must be none
     marks_pointers: bool = False  # A is set in the PDPTEs of PAE too
     checks_pointers: bool = True  # the low reserved bits of a PDPTE of PAE are looked at
+    refuses_pointers: bool = False  # PAE: a reserved bit of a PDPTE is #GP at the load of CR3, which no case expects
     marks_huge: bool = False  # A is set in the leaf of a 1 GB page before anything is checked
     reads_first: bool = False  # a read-modify-write instruction reads before it finds that it may not write
 
@@ -145,6 +146,7 @@ class Model:
             raise RefusedError("long mode needs LME and PAE")
         active = mmu.EFER_LMA if is_long else 0
         self.registers = mmu.Registers(cr0=cr0, cr3=cr3, cr4=cr4, efer=efer | active)
+        self._load_pointers()
         self._all_flushed()
 
     def _cr0(self, value: int) -> None:
@@ -152,6 +154,7 @@ class Model:
 
     def _cr3(self, value: int) -> None:
         self.registers = replace(self.registers, cr3=value)
+        self._load_pointers()
         self.has_old_pointers = False
         if not self.had_global:
             self._all_flushed()
@@ -159,6 +162,8 @@ class Model:
     def _cr4(self, value: int) -> None:
         changed = self.registers.cr4 ^ value
         self.registers = replace(self.registers, cr4=value)
+        if changed & (mmu.CR4_PGE | mmu.CR4_PSE | mmu.CR4_SMEP):
+            self._load_pointers()
         if changed & mmu.CR4_PGE:
             self._all_flushed()
         elif changed & mmu.CR4_PSE:
@@ -272,6 +277,16 @@ class Model:
     def format(self) -> mmu.Format:
         """The format in use."""
         return mmu.paging_format(self.registers)
+
+    def _load_pointers(self) -> None:
+        """A load of CR3 under PAE: with a reserved bit in a pointer it is #GP where the board looks, and the guest expects none."""
+        if self.format is not mmu.Format.PAE or not self.board.refuses_pointers:
+            return
+        root = self.registers.cr3 & mmu.ROOT_MASK[mmu.Format.PAE]
+        for at in range(root, root + 32, 8):
+            pointer = self.word(at) | self.word(at + 4) << 32
+            if pointer & mmu.P and pointer & (mmu.bits(63, mmu.PHYSICAL_BITS) | mmu.bits(8, 5) | mmu.bits(2, 1)):
+                raise RefusedError("a reserved bit in a PDPTE at the load of CR3")
 
     def _all_flushed(self) -> None:
         self.is_stale = self.has_old_pointers = False

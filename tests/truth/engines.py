@@ -93,10 +93,12 @@ def _files(folder: Path, script: bytes) -> tuple[Path, Path]:
 # Shadow paging without its optimizations, and with room for so few shadow pages that they are recycled all the time.
 BARE = {"shadow_switches": frozenset(SHADOW_SWITCHES), "shadow_pages": MIN_SHADOW_PAGES}
 ENGINES = {
-    "shadow": Engine("shadow", functools.partial(run_emu, mmu="shadow"), Board(reads_first=True)),
-    "bare": Engine("bare", functools.partial(run_emu, mmu="shadow", **BARE), Board(reads_first=True)),
+    "shadow": Engine("shadow", functools.partial(run_emu, mmu="shadow"), Board(refuses_pointers=True, reads_first=True)),
+    "bare": Engine("bare", functools.partial(run_emu, mmu="shadow", **BARE), Board(refuses_pointers=True, reads_first=True)),
     "nested": Engine(
-        "nested", functools.partial(run_emu, mmu="nested"), Board(checks_pointers=False, marks_huge=True, reads_first=True)
+        "nested",
+        functools.partial(run_emu, mmu="nested"),
+        Board(checks_pointers=False, refuses_pointers=True, marks_huge=True, reads_first=True),
     ),
     "plain": Engine("plain", _run_plain, Board(absent_word=None, checks_pointers=False, marks_huge=True, reads_first=True)),
     "qemu": Engine(

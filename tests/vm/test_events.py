@@ -451,3 +451,22 @@ def test_a_stack_that_is_not_there_is_a_triple_fault() -> None:
         ud2
     """)
     assert run.stop.outcome is Outcome.TRIPLE_FAULT
+
+
+@pytest.mark.parametrize("esp", [0x7001, 0x7002, 0x7003, 0x7006, 0x700B])
+def test_a_frame_on_a_misaligned_stack_may_cross_pages_within_an_item(esp: int) -> None:
+    """No byte of it goes to the frame of the machine that happens to lie behind: here a page table was hit, elsewhere it may be another VM's."""
+    run = run_both(f"""
+    test:
+        PAGING
+        movl $0xFFFFFFFF, 0x6FF0
+        movl $0xFFFFFFFF, 0x7000
+        movl ${esp:#x}, %esp
+        EXPECT 1f
+    fault: ud2
+    1:  movl $0x7000, %esp
+        EXIT 1
+    """)
+    cs, flags = (int.from_bytes(run.vm.read_physical(esp - at, 4), "little") for at in (8, 4))
+    assert (cs, flags) == (8, 0x10002)
+    assert [run.word(0x1_1000 + 4 * page) & ~0x60 for page in range(1024)] == [page << 12 | 7 for page in range(1024)]

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from emu.config import VmConfig
+from emu.config import MIN_SHADOW_PAGES, VmConfig
 from emu.machine import control as cbw
 from emu.machine import paging as pg
 from emu.machine.memory import MachineMemory
@@ -28,7 +28,7 @@ class Guest:
 
     def __init__(self, rng: random.Random) -> None:
         rom = np.array([self.entry(rng) for _ in range(16 * 1024)], "<u4").tobytes()
-        config = VmConfig(memory_bytes=4 * MIB, shadow_pages=16, nested_tables=4, reserve_frames=64)
+        config = VmConfig(memory_bytes=4 * MIB, shadow_pages=MIN_SHADOW_PAGES, nested_tables=4, reserve_frames=64)
         self.memory = MachineMemory(frames_needed(config, len(rom)) * PAGE_BYTES)
         self.state = VmState(self.memory, config, rom, 1)
         self.state.refill()
