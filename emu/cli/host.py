@@ -101,9 +101,10 @@ def run(options: HostOptions) -> int:
         crash.at_crash(watcher.finish_log)
         try:
             problems.run = _failure_of(lambda: _go(host, watcher, saver, options, ending))
-            if saver is not None and problems.run is None:
-                problems.save = _attempt(saver.save_last)
-            watcher.measure_rest()
+            if problems.run is None:  # else the machine is in the middle of something
+                if saver is not None:
+                    problems.save = _attempt(saver.save_last)
+                watcher.measure_rest()
         finally:
             watcher.finish_log()
             watcher.close()

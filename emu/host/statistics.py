@@ -121,9 +121,7 @@ class Measured:
 
     machine: MachineRow
     vms: tuple[tuple[VmRow, VmRates], ...]
-    code_pages: dict[
-        str, int
-    ]  # by VM: translated code, in the host's memory; when it is dropped depends on the host, so no log has it
+    code_pages: dict[str, int]  # of translated code, by VM; no log has them: when code is dropped depends on the host
 
 
 class Meter:
