@@ -95,7 +95,8 @@ def _report_crashes() -> None:
 def _machine(guest: Guest) -> VirtualMachine:
     with tempfile.NamedTemporaryFile(suffix=".bin") as file:
         Path(file.name).write_bytes(images.make(guest.mode, guest.seed))
-        files = launch.boot_files(launch.Boot(Path(file.name)), MEMORY_BYTES)
+        what = launch.Boot(Path(file.name))
+        files = launch.boot_files(what, MEMORY_BYTES)
     is_traced = guest.seed % TRACED == 0
     config = VmConfig(
         memory_bytes=MEMORY_BYTES,
@@ -103,7 +104,7 @@ def _machine(guest: Guest) -> VirtualMachine:
         events=frozenset(events.GROUPS) if is_traced else frozenset(),
         balloon_plan=((1000, MIB), (50_000, 0)),
     )
-    return launch.new_machine(config, files, launch.RecordingConsole(), lambda _: None, launch.scratch_disk(MIB))
+    return launch.new_machine(config, files, launch.RecordingConsole(), lambda _: None, launch.scratch_disks([MIB], what))
 
 
 def _kind(error: Exception) -> str:
