@@ -515,7 +515,7 @@ class VirtualMachine:
         words[cbw.DEADLINE] = deadline
         waiting = self.board.has_interrupt()
         words[cbw.IRQ_WAITING] = waiting
-        words[cbw.WAKE] = 0 if waiting or words[cbw.STOPPED] else deadline
+        words[cbw.WAKE] = 0 if waiting or words[cbw.STOPPED] or words[cbw.STALL] else deadline
 
     def _interrupt(self) -> Stop | None:
         if self._words[cbw.EVENT_INSNS]:
