@@ -539,7 +539,7 @@ class VirtualMachine:
         words[cbw.DEADLINE] = deadline
         waiting, has_nmi = self.board.has_interrupt(), self.board.has_nmi()
         words[cbw.IRQ_WAITING], words[cbw.NMI_WAITING] = waiting, has_nmi
-        words[cbw.WAKE] = 0 if waiting or has_nmi or words[cbw.STOPPED] else deadline
+        words[cbw.WAKE] = 0 if waiting or has_nmi or words[cbw.STOPPED] or words[cbw.STALL] else deadline
 
     def _interrupt(self) -> Stop | None:
         if self._words[cbw.EVENT_INSNS]:

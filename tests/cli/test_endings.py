@@ -286,3 +286,19 @@ def test_a_jump_to_the_reset_vector_in_real_mode_is_a_reset(target: bytes, mmu: 
     times = again.stderr.split("emu")[0].count("X")
     assert again.returncode == 124
     assert told["counters"]["resets"] in (times, times + 1)  # the limit may come before the sector does
+
+
+def test_transfers_of_the_firmware_s_device_take_virtual_time(tmp_path: Path) -> None:
+    """A loop of three instructions that has 16 MiB stored each time: a quarter of a million instructions' worth."""
+    request = LOAD + 0x800
+    code = b"\xc7\x05" + struct.pack("<I", request) + b"\0\0\0\x02"  # again: control = read
+    code += (
+        b"\x66\xba\x18\x05\xb8" + request.to_bytes(4, "big") + b"\xef"
+    )  # mov dx, 518; mov eax, request (big-endian); out dx, eax
+    code += b"\xeb" + bytes([(-len(code) - 2) & 0xFF])
+    image = code.ljust(0x800 - 0x20, b"\0") + struct.pack(">IIQ", 2, 16 << 20, 0x40_0000)
+    run = emu("boot", flat_kernel(tmp_path, image), "--cpu-limit", "3M", "--json")
+    told = json.loads(run.stdout.splitlines()[-1])
+    assert (run.returncode, told["outcome"]) == (124, "limit reached")
+    assert told["virtual_time"] == told["instructions"] < 3_300_000
+    assert told["counters"]["io_writes"] < 60
