@@ -14,11 +14,6 @@ from pathlib import Path
 from emu.limits import address_space, limit_in_words
 
 
-def printable(text: str) -> str:
-    """A text on one line, which no terminal takes as a command: what cannot be printed is escaped."""
-    return "".join(part if part.isprintable() else part.encode("unicode_escape").decode("ascii") for part in text)
-
-
 class EmuError(Exception):
     """Base of all expected failures. `exit_status` is what the command line ends with."""
 

@@ -7,9 +7,10 @@ import os
 import sys
 import traceback
 
-from emu.errors import EmuError, MachineMemoryError, explain, is_for_want_of_memory, printable
+from emu.errors import EmuError, MachineMemoryError, explain, is_for_want_of_memory
 from emu.limits import LEAST_ADDRESS_SPACE, is_address_space_short, limit_in_words
 from emu.units import MIB
+from emu.wording import one_line
 
 HEAVY_COMMANDS = ("boot", "test", "host", "bench")  # that load NumPy, Numba and Unicorn
 STATUS_MEMORY = MachineMemoryError.exit_status
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
 def complain(message: str, status: int) -> int:
     """Print `emu: message` to standard error, if there is one: one line, whatever names it quotes."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        print(f"emu: {printable(message)}", file=sys.stderr, flush=True)
+        print(f"emu: {one_line(message)}", file=sys.stderr, flush=True)
     return status
 
 

@@ -19,7 +19,7 @@ from emu.cli.host_watcher import Display, Lines, Tables, Watcher, say
 from emu.cli.interrupts import Ending
 from emu.cli.top import LiveTop, can_show
 from emu.devices.clock import NEVER
-from emu.errors import EmuError, printable
+from emu.errors import EmuError
 from emu.events import Outcome
 from emu.host import log, snapshot
 from emu.host.host import Host
@@ -27,6 +27,7 @@ from emu.host.hosted import HostedVm, Phase
 from emu.host.report import find_page, page_report, sharing_report, write_sharing_table
 from emu.host.statistics import machine_row, state_line, vm_rows
 from emu.machine import crash
+from emu.wording import one_line
 
 STATUS_INTERRUPTED = 130
 STATUS_VM_FAILED = 1
@@ -216,4 +217,4 @@ def _tell(options: HostOptions, texts: _Texts, messages: list[str]) -> None:
     if texts.output:
         write_out(texts.output.encode("utf-8", "backslashreplace"))
     for line in ([] if options.quiet else messages) + texts.errors:
-        say(printable(line))
+        say(one_line(line))

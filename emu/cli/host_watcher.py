@@ -13,7 +13,7 @@ from rich.text import Text
 
 from emu.cli.console import write_out
 from emu.cli.interrupts import Ending, OutputInterruptedError
-from emu.errors import OutputError, printable
+from emu.errors import OutputError
 from emu.host.guest_lines import Number, complete_lines, numbers_in
 from emu.host.host import Host
 from emu.host.hosted import HostedVm, Phase
@@ -21,6 +21,7 @@ from emu.host.log import HostLog
 from emu.host.progress import Progress
 from emu.host.screen import WIDE, View, lines_of
 from emu.host.statistics import Measured, Meter
+from emu.wording import one_line
 
 LINE_SECONDS = 30  # of real time between two lines of progress, where guests print to the same screen
 
@@ -58,7 +59,7 @@ class Lines:
         if self._is_quiet or sys.stdout is None:
             return
         with self._ending.writing(sys.stdout.fileno()):
-            write_out(b"".join(b"%s: %s\n" % (printable(name).encode(), line) for line in lines))
+            write_out(b"".join(b"%s: %s\n" % (one_line(name).encode(), line) for line in lines))
 
     def second(self, _measured: Measured, progress: str) -> None:
         """Progress, on a line of its own if there is one for it."""

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from emu.cli.request import OPTIONAL_VALUES, Request
-from emu.errors import BadImageError, EmuError, UsageError, printable
-from emu.wording import suggestion
+from emu.errors import BadImageError, EmuError, UsageError
+from emu.wording import one_line, suggestion
 
 LONGEST_SHOWN = 300  # letters of a message about arguments
 EXTRA = "unexpected extra argument"  # in Typer's message
@@ -64,8 +64,8 @@ def with_hint(error: EmuError, arguments: Sequence[str]) -> EmuError:
     for option, value in zip(arguments, arguments[1:], strict=False):
         if option not in OPTIONAL_VALUES or not value or value.startswith("-"):
             continue
-        if printable(value) in printable(str(error)) or EXTRA in str(error):
-            return type(error)(f"{error} (a value of {option} is joined to it: {option}={printable(value)})")
+        if one_line(value) in one_line(str(error)) or EXTRA in str(error):
+            return type(error)(f"{error} (a value of {option} is joined to it: {option}={one_line(value)})")
     return error
 
 
@@ -76,7 +76,7 @@ def _message(error: Exception, arguments: Sequence[str]) -> str:
         described = f"{error}{suggestion(getattr(error, 'option_name', ''), like)}"
     context = getattr(error, "ctx", None)  # not every error has one
     command = getattr(context, "command_path", " ".join(["emu", *(item for item in arguments[:1] if item.isalpha())]))
-    described = printable(described[:1].lower() + described[1:])
+    described = one_line(described[:1].lower() + described[1:])
     if len(described) > LONGEST_SHOWN:
         described = described[:LONGEST_SHOWN] + "..."
     return f"{described} (try '{command} --help')"

@@ -10,13 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from emu.errors import OutputError, UsageError, printable
+from emu.errors import OutputError, UsageError
 from emu.host.host import Host
 from emu.host.hosted import HostedVm
 from emu.host.statistics import machine_row, megabytes
 from emu.replacing import can_be_replaced, replacing
 from emu.units import MPN
 from emu.vm import cow, pmap
+from emu.wording import one_line
 
 CAUSES = {
     cow.BY_STORE: "a store",
@@ -52,7 +53,7 @@ def possible_saving(host: Host) -> tuple[int, int]:
 def sharing_report(host: Host) -> str:
     """The report as text: per VM and kind of page, what the scan found, per pair of VMs."""
     vms = [vm for vm in host.vms if vm.has_memory]
-    words = {printable(vm.name): _shared_words(vm) for vm in vms}
+    words = {one_line(vm.name): _shared_words(vm) for vm in vms}
     zero = -1 if host.sharing is None else host.sharing.zero_frame
     lines = ["shared pages, MB: by VM and kind of page"]
     for name, of in words.items():
@@ -66,7 +67,7 @@ def sharing_report(host: Host) -> str:
         )
     if host.sharing is not None:
         lines.append("pages that the scan looked at, and what became of them: by VM")
-        lines += [f"  {printable(vm.name)}: {_found(host, vm.number)}, {vm.cow_breaks} COW breaks" for vm in vms]
+        lines += [f"  {one_line(vm.name)}: {_found(host, vm.number)}, {vm.cow_breaks} COW breaks" for vm in vms]
         breaks = machine_row(host).cow_breaks
         lines.append(f"  all, with VMs that have ended: {_found(host, None)}, {breaks} COW breaks")
     saved, possible = possible_saving(host)
@@ -102,12 +103,12 @@ def page_report(host: Host, name: str, ppn: int) -> str:
     """One page's line: with whom it is shared and since when, or what ended that; raises UsageError if there is no such page."""
     vm = find_page(host, name, ppn)
     if not vm.has_memory:
-        return f"{printable(name)} page {ppn:#x}: the VM is not running\n"
+        return f"{one_line(name)} page {ppn:#x}: the VM is not running\n"
     state = vm.vm.state
     word = int(state.pmap[ppn])
     kind = word >> pmap.STATE_SHIFT & pmap.STATE_MASK
     since, until, cause, rip = state.history[ppn].tolist()
-    line = f"{printable(name)} page {ppn:#x}: {pmap.STATE_NAMES[kind]}"
+    line = f"{one_line(name)} page {ppn:#x}: {pmap.STATE_NAMES[kind]}"
     if kind == pmap.SHARED:
         mpn = word & pmap.MPN_MASK
         line += f" since {_seconds(host, vm, since):.1f} s, frame {mpn:#x} with {_sharers(host, mpn, vm, ppn)}"
@@ -127,7 +128,7 @@ def _sharers(host: Host, mpn: int, vm: HostedVm, ppn: int) -> str:
         if other.has_memory:
             ram = other.vm.state.pmap[: other.vm.state.ram_pages]
             pages = np.flatnonzero((ram >> pmap.STATE_SHIFT & pmap.STATE_MASK == pmap.SHARED) & (ram & pmap.MPN_MASK == mpn))
-            found += [f"{printable(other.name)} {page:#x}" for page in pages.tolist() if other is not vm or page != ppn]
+            found += [f"{one_line(other.name)} {page:#x}" for page in pages.tolist() if other is not vm or page != ppn]
     shown = ", ".join(found[:8]) or "nobody now"
     return shown + (f" and {len(found) - 8} more" if len(found) > 8 else "")
 

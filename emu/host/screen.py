@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 
 from rich.cells import cell_len, set_cell_size
 
-from emu.errors import printable
 from emu.host.statistics import Measured, VmRates, VmRow, megabytes, state_line
 from emu.units import MIB, PAGE_BYTES
+from emu.wording import one_line
 
 WIDE = 200  # characters: more than all columns take
 GAP = 2  # between columns
@@ -135,7 +135,7 @@ def _sorted(measured: Measured, view: View) -> list[tuple[VmRow, VmRates]]:
 
 
 def _label(row: VmRow) -> str:
-    return printable(row.name if row.phase == RUNNING else f"{row.name} ({row.phase})")
+    return one_line(row.name if row.phase == RUNNING else f"{row.name} ({row.phase})")
 
 
 def _others(above: int, below: int) -> str:

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from emu import __version__
 from emu.devices.disk import SECTOR_BYTES, Disk, DiskError, memory_disk
-from emu.errors import EngineError, MachineMemoryError, OutputError, SnapshotError, UsageError, printable
+from emu.errors import EngineError, MachineMemoryError, OutputError, SnapshotError, UsageError
 from emu.host import bounds, build, scenario
 from emu.host.host import Host
 from emu.host.hosted import HostedVm, Phase
@@ -36,6 +36,7 @@ from emu.resources.swap_area import SwapFullError
 from emu.saving import Giver, Taker
 from emu.units import MIB, PAGE_BYTES
 from emu.vm.rows import ENTRIES, LINK_WORDS
+from emu.wording import one_line
 
 FORMAT = 2
 INDEX = "snapshot.json"
@@ -159,7 +160,7 @@ def _index(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
     document = json.loads(archive.read(INDEX))
     form = document.get("form") if isinstance(document, dict) else None
     if form != FORM or document.get("format") != FORMAT:
-        by = printable(form)[:LONGEST_REASON] if isinstance(form, str) else "something else"
+        by = one_line(form)[:LONGEST_REASON] if isinstance(form, str) else "something else"
         raise SnapshotError(f"{path}: written by {by}; this is {FORM}, and only the same can go on from it")
     assert isinstance(document, dict)
     return document
@@ -184,7 +185,7 @@ def _most_bytes(plan: Scenario) -> int:
 
 def _short(error: Exception) -> str:
     """What an error says, on a line that is not too long."""
-    return printable(str(error) or type(error).__name__)[:LONGEST_REASON]
+    return one_line(str(error) or type(error).__name__)[:LONGEST_REASON]
 
 
 def _read(archive: zipfile.ZipFile, name: str, room: int) -> np.ndarray:

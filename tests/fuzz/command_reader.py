@@ -15,7 +15,8 @@ from emu.bench.names import NAMES
 from emu.cli import boot, parse, test
 from emu.cli.boot_options import BootOptions
 from emu.config import SHADOW_SWITCHES
-from emu.errors import EmuError, UsageError, printable
+from emu.errors import EmuError, UsageError
+from emu.wording import one_line
 
 RS = "\x1e"
 COMMANDS = (
@@ -98,11 +99,11 @@ def try_one(data: bytes, folder: Path) -> None:
         except SystemExit:  # as Typer ends when it has printed a completion script
             return
         except EmuError as error:
-            raise UsageError(printable(str(error))) from error  # as the command prints it
+            raise UsageError(one_line(str(error))) from error  # as the command prints it
         except OSError as error:
             if (wrong := parse.about_a_name(error, arguments)) is None:
                 raise
-            raise UsageError(printable(str(wrong))) from error
+            raise UsageError(one_line(str(wrong))) from error
 
 
 def _read(arguments: list[str]) -> None:
