@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A root where there is no memory: nothing is mapped, not even the handler of the fault. The expected end is a triple fault. */
+/* A root where there is no memory: nothing is mapped, not even the handler of the fault. The expected end is a triple fault; under PAE the load
+ * of CR3 is #GP, since directory pointers that read as ones have reserved bits. */
 #include "lib/cpu.h"
 #include "lib/memory.h"
 #include "lib/report.h"
