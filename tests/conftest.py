@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Examples are the same in every run: set EMU_RANDOM_EXAMPLES to search with new ones. Ctrl-C works in every child."""
+"""Examples are the same in every run: set EMU_RANDOM_EXAMPLES to search with new ones. Signals end every child."""
 
 from __future__ import annotations
 
@@ -12,5 +12,11 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("search", deadline=None, max_examples=1000, print_blob=True)
 settings.load_profile("search" if os.environ.get("EMU_RANDOM_EXAMPLES") else "repeatable")
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in the background; children would inherit it
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell starts what runs in the background with these ignored, and nohup does; children would inherit it, and emu respects it.
+for number, usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)

@@ -68,7 +68,7 @@ def boot(options: BootOptions) -> int:
             raise
         failures.append(error)
     status = _status(stop, failures, raw=options.raw_exit)
-    for show in _reports(vm, stop, options, status):
+    for show in _reports(vm, stop, options, status, is_mid_line=console.is_mid_line):
         try:
             show()
         except Exception as error:  # noqa: BLE001  (what else there is to say is still said)
@@ -98,9 +98,11 @@ def _status(stop: Any, failures: list[BaseException], *, raw: bool) -> int:
     return STATUS_INTERRUPTED if isinstance(failures[0], KeyboardInterrupt) else explain(failures[0]).exit_status
 
 
-def _reports(vm: Any, stop: Any, options: BootOptions, status: int) -> list[Callable[[], None]]:
-    """What is to be printed at the end."""
+def _reports(vm: Any, stop: Any, options: BootOptions, status: int, *, is_mid_line: bool) -> list[Callable[[], None]]:
+    """What is to be printed at the end, on lines of its own."""
+    prints = options.tables == AT_END or options.shows_screen or options.as_json
     reports: list[tuple[bool, Callable[[], None]]] = [
+        (is_mid_line and prints, lambda: write_out(b"\n")),
         (options.tables == AT_END, lambda: _print_tables(vm)),
         (options.shows_screen, lambda: _print_screen(vm)),
         (not options.quiet, lambda: _print_summary(vm, stop)),

@@ -61,7 +61,8 @@ class HostConsole:
     def __init__(self) -> None:
         self._input = sys.stdin.fileno() if sys.stdin is not None else -1
         self._source = source_of(self._input)
-        self._line = b""  # what the guest printed since its last line feed
+        self._line = b""  # what the guest printed since its last line feed, or since emu wrote
+        self.is_mid_line = False  # standard output ends in the middle of a line
         self._keys: Keys | None = None  # at a terminal
         self._last_output = time.monotonic()
         self._last_refresh = 0.0
@@ -82,6 +83,7 @@ class HostConsole:
         self.hide_progress()
         self._last_output = time.monotonic()
         self._line = (self._line + data).rpartition(b"\n")[2][-LONGEST_LINE:]
+        self.is_mid_line = bool(self._line)
         write_out(data)
 
     def write_trace(self, lines: Iterable[str]) -> None:
@@ -114,6 +116,7 @@ class HostConsole:
         if self._line and _share_a_screen():
             with contextlib.suppress(OutputError):
                 write_out(b"\n")
+            self.is_mid_line = False
         self._line = b""
 
     def write_debug(self, data: bytes) -> None:

@@ -5,7 +5,7 @@ A signal handler may leave abort() by a long jump (POSIX, abort), and the engine
 fault and leaves by `cpu_loop_exit_noexc`, which the library shows though it is no interface. So the handler finds the VM that runs on its
 thread, asks its engine to stop, and leaves; the guest's state is that before the block. REASON says GAVE_UP.
 
-An abort of anything else, or under a library that does not show the function, goes on to the handler that was there before.
+An abort of anything else, in the middle of a port access (where Python runs on the same thread), or under a library that does not show the function, goes on to the handler that was there before.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ def _module(table: np.ndarray, before: int, reason: int) -> ir.Module:
     module = ir.Module(name=NAME)
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [HALF]), name=NAME)
     own = ir.Function(module, ir.FunctionType(WORD, []), name="pthread_self")
-    entry, look, following, found, other, chain, done = (
-        function.append_basic_block(name) for name in ("entry", "look", "following", "found", "other", "chain", "done")
+    entry, look, following, found, leave, other, chain, done = (
+        function.append_basic_block(name) for name in ("entry", "look", "following", "found", "leave", "other", "chain", "done")
     )
     builder = ir.IRBuilder(entry)
     thread = builder.call(own, [])
@@ -137,6 +137,9 @@ def _module(table: np.ndarray, before: int, reason: int) -> ir.Module:
         target = builder.inttoptr(WORD(function_address), ir.FunctionType(kind, [WORD]).as_pointer())
         builder.call(target, [argument])
 
+    builder.cbranch(builder.icmp_signed("<", builder.load(word(cbw.IO_NOW)), WORD(0)), leave, other)
+
+    builder.position_at_end(leave)
     builder.store(WORD(reason), word(cbw.REASON))
     call(_address("uc_emu_stop"), builder.load(word(cbw.ENGINE)), HALF)
     call(_address(LEAVE), builder.load(word(cbw.ENGINE_CPU)), ir.VoidType())

@@ -114,6 +114,7 @@ class VirtualMachine:
         self._pause = NEVER  # virtual time at which `run` returns
         self._idle_insns = 0  # virtual time that passed in HLT, or waiting for the swap area
         self._busy_insns = 0  # of STALL: what an instruction took that a device carried out
+        self._device_insns = 0  # virtual time that passed so
         self._input = bytearray()
         self._input_due = 0  # virtual time at which the next byte may arrive
         self._failure: BaseException | None = None
@@ -208,7 +209,7 @@ class VirtualMachine:
         self._took(size // MOVED_BYTES)
 
     def _took(self, insns: int) -> None:
-        """The instruction under way takes so much longer; it counts as so many."""
+        """The instruction under way takes as long as so many, which a limit of instructions counts too: they are the host's work."""
         if insns:
             self._busy_insns += insns
             self._words[cbw.STALL] += insns
@@ -335,7 +336,7 @@ class VirtualMachine:
     @property
     def retired_insns(self) -> int:
         """Guest instructions that retired."""
-        return self.virtual_time - self._idle_insns
+        return self.virtual_time - self._idle_insns - self._device_insns
 
     @property
     def guest_cr3(self) -> int:
@@ -484,6 +485,7 @@ class VirtualMachine:
         """Between two slices: limit, timers, input."""
         if self._words[cbw.STALL]:
             self._idle_insns += self._words[cbw.STALL] - self._busy_insns
+            self._device_insns += self._busy_insns
             self._busy_insns = 0
             self._words[cbw.INSNS] += self._words[cbw.STALL]
             self._words[cbw.STALL] = 0

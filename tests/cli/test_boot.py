@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,7 +64,7 @@ def flat_kernel(folder: Path, code: bytes, name: str = "k") -> Path:
 # ---- mistakes ----
 
 USAGE = {
-    "guest": (["boot", "nosuch"], "'nosuch'"),
+    "guest": (["boot", "nosuch"], '"nosuch"'),
     "no guest": (["boot"], "nothing to boot: give a guest, or --boot-disk FILE"),
     "guest and disk": (["boot", "hello", "--boot-disk", "x"], "--boot-disk boots without a kernel"),
     "two guests": (["boot", "hello", "again"], "again"),
@@ -80,14 +81,14 @@ USAGE = {
     "memory digits": (["boot", "hello", "--memory", "٣٢M"], "memory size '"),
     "memory huge number": (["boot", "hello", "--memory", "9" * 4000], "memory size"),
     "memory number beyond Python": (["boot", "hello", "--memory", "9" * 5000], "memory size"),
-    "mmu": (["boot", "hello", "--mmu", "both"], "'both'"),
+    "mmu": (["boot", "hello", "--mmu", "both"], '"both"'),
     "limit 0": (["boot", "hello", "--cpu-limit", "0"], "--cpu-limit"),
     "limit word": (["boot", "hello", "--cpu-limit", "soon"], "--cpu-limit"),
     "limit in bytes": (["boot", "hello", "--cpu-limit", "5MB"], "--cpu-limit '5MB'"),
     "time limit 0": (["boot", "hello", "--time-limit", "0s"], "--time-limit 0"),
     "time limit without unit": (["boot", "hello", "--time-limit", "30"], "--time-limit '30'"),
-    "group": (["boot", "hello", "--trace", "--events", "fault,nosuch"], "'nosuch'"),
-    "group empty": (["boot", "hello", "--trace", "--events", ""], "''"),
+    "group": (["boot", "hello", "--trace", "--events", "fault,nosuch"], '"nosuch"'),
+    "group empty": (["boot", "hello", "--trace", "--events", ""], '""'),
     "events alone": (["boot", "hello", "--events", "fault"], "--trace"),
     "tables word": (["boot", "hello", "--tables=soon"], "--tables 'soon': expected a virtual time"),
     "tables negative": (["boot", "hello", "--tables=-1"], "--tables '-1'"),
@@ -444,7 +445,9 @@ class Terminal:
 
     def wait(self) -> int:
         """Read what comes until the process has ended; its status."""
+        until = time.monotonic() + LIMIT_S
         while self.process.poll() is None:
+            assert time.monotonic() < until, self.seen
             if select.select([self.master], [], [], 0.05)[0]:
                 self.seen += os.read(self.master, 4096)
         while select.select([self.master], [], [], 0)[0]:

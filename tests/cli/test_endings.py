@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_boot import LIMIT_S, ROOT, emu, flat_kernel
-from tests.cli.test_crash import LOCK_BTS_EAX_ECX, kernel
+from tests.suite.kernels import ABORTS
 
 LOAD = 0x10_0000
 
@@ -88,7 +88,7 @@ def emu_with(statements: str, *arguments: str | Path) -> subprocess.CompletedPro
 def test_an_error_of_emu_loses_nothing(case: str, tmp_path: Path) -> None:
     statements, last, status = INJECTED[case]
     trace = tmp_path / "trace"
-    run = emu_with(statements, "boot", flat_kernel(tmp_path, GUEST), "--json", f"--trace={trace}")
+    run = emu_with(statements, "boot", flat_kernel(tmp_path, GUEST), "--json", f"--trace={trace}", "--trace-firmware")
     lines = run.stderr.splitlines()
     assert run.returncode == status, run.stderr
     assert lines[-1 if status != 130 else 0].startswith(last), run.stderr
@@ -113,22 +113,25 @@ def test_a_full_disk_under_the_trace_loses_neither_summary_nor_line() -> None:
 def test_output_that_nobody_takes_leaves_the_trace(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     with Path("/dev/full").open("w") as full:
-        run = emu("boot", "hello", f"--trace={trace}", stdout=full)
+        run = emu("boot", "hello", f"--trace={trace}", "--trace-firmware", stdout=full)
     assert run.returncode == 74
     assert run.stderr.splitlines()[-1].startswith("emu: standard output: cannot write the guest's output")
     events = [line.split()[2] for line in trace.read_text().splitlines()]
     assert (events[0], events[-1]) == ("reset", "stop")
 
 
-def test_an_abort_of_the_engine_leaves_the_trace(tmp_path: Path) -> None:
-    image, trace = tmp_path / "lock.bin", tmp_path / "trace"
-    image.write_bytes(kernel(b"\x31\xc0\x0f\xa2\xe6\x80" + b"\xeb\x00" + LOCK_BTS_EAX_ECX))
-    run = emu("boot", image, f"--trace={trace}")
+def test_an_abort_leaves_the_trace(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    fault = (
+        "import os\nfrom emu.devices.system import SystemPorts\n"
+        "def fail(self, port, size, value): value == 0xEE and os.abort()\nSystemPorts.write = fail"
+    )
+    cpuid = b"\x31\xc0\x0f\xa2"
+    run = emu_with(fault, "boot", flat_kernel(tmp_path, cpuid + ABORTS), f"--trace={trace}")
     assert run.returncode == 70
     assert run.stderr.splitlines()[-1].startswith("emu: the engine gave up")
     events = [line.split()[2] for line in trace.read_text().splitlines()]
-    assert events[0] == "reset"
-    assert events[-2:] == ["cpuid", "port-write"]
+    assert "cpuid" in events[-3:]
 
 
 def test_a_failed_case_of_a_suite_shows_what_led_to_the_error(tmp_path: Path) -> None:
@@ -136,7 +139,7 @@ def test_a_failed_case_of_a_suite_shows_what_led_to_the_error(tmp_path: Path) ->
     (tmp_path / "suite.toml").write_text('[[case]]\nname = "fails"\nimage = "./k"\n')
     statements = INJECTED["broken invariant"][0]
     program = (
-        f"{statements}\nfrom pathlib import Path\nfrom emu.config import Mmu\nfrom emu.suite.cases import read_suite\n"
+        f"{statements}\nfrom pathlib import Path\nfrom emu.config import Mmu\nfrom emu.suite.reading import read_suite\n"
         "from emu.suite.execute import execute\nfrom emu.suite.results import Job\n"
         f"result = execute(Job(read_suite(Path({str(tmp_path / 'suite.toml')!r}))[0], Mmu.SHADOW))\n"
         "print(result.status, result.reasons, *result.trace_tail, sep='\\n')"
@@ -155,12 +158,12 @@ def test_an_error_of_the_host_loses_neither_log_nor_summary(tmp_path: Path) -> N
     scenario, log = tmp_path / "two.toml", tmp_path / "log.parquet"
     scenario.write_text('memory = "64M"\n[[vm]]\nname = "vm"\nmemory = "16M"\nappend = \'quiet run="idle seconds=9"\'\n')
     statements = (
-        "from emu.cli import host\nreal, seconds = host._Watcher.second, []\n"
+        "from emu.cli.host_watcher import Watcher\nreal, seconds = Watcher.second, []\n"
         "def second(self, machine):\n"
         "    real(self, machine)\n"
         "    seconds.append(1)\n"
         "    if len(seconds) == 2: raise ZeroDivisionError('in the host')\n"
-        "host._Watcher.second = second"
+        "Watcher.second = second"
     )
     run = emu_with(statements, "host", scenario, "--log", log, "--json")
     assert run.returncode == 70

@@ -76,7 +76,11 @@ def test_a_guest_that_fails_is_status_1(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["nowhere.toml"], 2, "emu: unknown scenario 'nowhere.toml': neither a file nor one of hundred, identical, overcommit"),
+        (
+            ["nowhere.toml"],
+            2,
+            'emu: unknown scenario "nowhere.toml": there is no such file; known are hundred, identical, overcommit',
+        ),
         ([], 2, "emu: nothing to run: give a scenario, --resume or --list"),
         (["overcommit", "--swap", "/nowhere"], 2, "emu: /nowhere: not a folder"),
         (["overcommit", "--save", "/nowhere/x"], 2, "emu: /nowhere/x: not a file that can be written"),

@@ -245,7 +245,9 @@ def test_those_that_come_with_emu(tmp_path: Path) -> None:
         plan = scenario.read(path)
         assert plan.description
         assert scenario.find(name) == path
-    with pytest.raises(UsageError, match="unknown scenario 'nothing': neither a file nor one of hundred, identical, overcommit"):
+    with pytest.raises(
+        UsageError, match='unknown scenario "nothing": there is no such file; known are hundred, identical, overcommit'
+    ):
         scenario.find("nothing")
     with pytest.raises(UsageError, match="cannot read the scenario"):
         scenario.read(tmp_path)

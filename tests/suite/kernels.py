@@ -6,6 +6,8 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent.parent
+ABORTING = f"{Path(__file__).resolve().parent / 'aborting'}:{ROOT}"  # PYTHONPATH
 LOAD_ADDRESS = 0x10_0000
 HEADER_BYTES = 32
 BOOT_ADDRESS = 0x7C00  # of a boot sector
@@ -13,7 +15,7 @@ FLAG_ADDRESSES = 1 << 16
 MAGIC = 0x1BADB002
 START = LOAD_ADDRESS + HEADER_BYTES
 
-LOCK_BTS = bytes.fromhex("f00fabc8")  # LOCK before a bit test of a register: the engine aborts
+ABORTS = bytes.fromhex("b0ee e680 ebfe")  # EEh to port 80h: the process aborts, with ABORTING on its path
 TRIPLE_FAULT = bytes.fromhex("0f011d00000000 cc")  # LIDT of what is zero at address 0, INT3
 HALT = bytes.fromhex("fa f4")  # CLI, HLT
 LOOP = bytes.fromhex("ebfe")

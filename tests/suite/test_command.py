@@ -43,7 +43,7 @@ needs_qemu = pytest.mark.skipif(not qemu.is_installed(), reason="QEMU is not ins
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT)}
+    return os.environ | {"PYTHONPATH": kernels.ABORTING}
 
 
 def emu_test(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -86,7 +86,7 @@ def test_statuses(mixed: Path, tmp_path: Path) -> None:
     assert emu_test(mixed, "-k", "left").returncode == 1  # nothing ran
     for arguments, words in (
         ((mixed, "-k", "nothing"), "no case matches 'nothing'"),
-        ((mixed, "--mmu", "both"), "unknown MMU 'both'"),
+        ((mixed, "--mmu", "both"), 'unknown MMU "both"'),
         ((tmp_path / "none",), "no such file"),
         ((mixed, "--tap", "--json"), "exclude each other"),
         ((mixed, "-j", 0), "Invalid value for '-j'"),
@@ -144,7 +144,7 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path, option: str) 
 
 
 def test_a_dying_worker_is_a_line(tmp_path: Path) -> None:
-    suite(tmp_path, case("dies") + case("lives", image="l.bin"), k=kernel(kernels.LOCK_BTS), l=HELLO)
+    suite(tmp_path, case("dies") + case("lives", image="l.bin"), k=kernel(kernels.ABORTS), l=HELLO)
     done = emu_test(tmp_path, "--mmu", "nested", "-j", 2)
     assert done.returncode == 1
     assert "the process of this case ended with status 70; the engine gave up on an instruction" in done.stdout
@@ -367,7 +367,7 @@ def test_pytest_says_what_is_wrong_with_a_suite(tmp_path: Path) -> None:
 
 
 def test_the_fixture_gives_a_finished_run(tmp_path: Path) -> None:
-    shutil.copy(suite(tmp_path / "images", case("a"), k=HELLO, bad=kernel(kernels.LOCK_BTS)).parent / "k.bin", tmp_path)
+    shutil.copy(suite(tmp_path / "images", case("a"), k=HELLO, bad=kernel(kernels.ABORTS)).parent / "k.bin", tmp_path)
     shutil.copy(tmp_path / "images" / "bad.bin", tmp_path)
     shutil.rmtree(tmp_path / "images")
     (tmp_path / "test_it.py").write_text(

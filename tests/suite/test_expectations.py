@@ -21,8 +21,10 @@ HELLO = kernel(kernels.says("hello\r\nworld\n", exits(0)))
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Pool]:
-    with Pool(1) as started:
-        yield started
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", kernels.ABORTING)
+        with Pool(1) as started:
+            yield started
 
 
 def run_one(pool: Pool, tmp_path: Path, image: bytes, rest: str, mmu: Mmu = Mmu.SHADOW) -> Result:
@@ -125,7 +127,7 @@ def test_guests_that_come_with_emu_go_by_name(pool: Pool, tmp_path: Path, name: 
 
 def test_a_worker_that_dies_fails_its_case_alone(pool: Pool, tmp_path: Path) -> None:
     text = case("dies", image="bad.bin") + case("lives", "exit = 5")
-    path = suite(tmp_path, text, bad=kernel(kernels.LOCK_BTS), k=kernel(exits(5)))
+    path = suite(tmp_path, text, bad=kernel(kernels.ABORTS), k=kernel(exits(5)))
     results = {result.job.case.name: result for result in run_jobs(pool, jobs_of(read_suite(path), (Mmu.SHADOW,)))}
     assert results["lives"].status == PASS
     assert results["dies"].status == FAIL
