@@ -303,5 +303,6 @@ def test_transfers_of_the_firmware_s_device_take_virtual_time(tmp_path: Path) ->
     run = emu("boot", flat_kernel(tmp_path, image), "--cpu-limit", "3M", "--json")
     told = json.loads(run.stdout.splitlines()[-1])
     assert (run.returncode, told["outcome"]) == (124, "limit reached")
-    assert told["virtual_time"] == told["instructions"] < 3_300_000
+    assert 3_000_000 <= told["virtual_time"] < 3_300_000
+    assert told["instructions"] < 10_000  # the firmware's and the loop's: what the device did is no instruction
     assert told["counters"]["io_writes"] < 60

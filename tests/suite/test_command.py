@@ -89,7 +89,7 @@ def test_statuses(mixed: Path, tmp_path: Path) -> None:
         ((mixed, "--mmu", "both"), 'unknown MMU "both"'),
         ((tmp_path / "none",), "no such file"),
         ((mixed, "--tap", "--json"), "exclude each other"),
-        ((mixed, "-j", 0), "Invalid value for '-j'"),
+        ((mixed, "-j", 0), "-j '0': expected a whole number from 1 on"),
     ):
         done = emu_test(*arguments)
         assert (done.returncode, done.stdout) == (2, "")
