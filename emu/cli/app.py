@@ -286,9 +286,6 @@ def host(
     """Run many VMs on one machine, with more memory promised than there is."""
     from emu.cli import host_options
 
-    for path, form, option in ((log, PARQUET, "--log"), (sharing_pages, PARQUET, "--sharing-pages"), (save, SNAPSHOT, "--save")):
-        if path is not None:
-            check_output(path, form, option)
     if save_every is not None and save is None:
         raise UsageError("--save-every: there is no --save FILE")
     if resume is not None and scenario is not None:
@@ -315,6 +312,9 @@ def host(
         as_json=json,
         quiet=quiet,
     )
+    for path, form, option in ((log, PARQUET, "--log"), (sharing_pages, PARQUET, "--sharing-pages"), (save, SNAPSHOT, "--save")):
+        if path is not None:
+            check_output(path, form, option)
 
     def run() -> int:
         from emu.cli.compiling import prepare_native_code
