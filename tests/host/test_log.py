@@ -159,8 +159,9 @@ def test_time_that_is_lost(small: Host, tmp_path: Path) -> None:
     small.run(logger, stop=lambda: small.seconds >= 2)
     logger.log.finish()
     row = next(row for row in pq.read_table(tmp_path / "log").to_pylist() if (row["name"], row["seconds"]) == ("a", 2))
-    assert row["blocked"] == pytest.approx(0.3)
-    assert row["frame_wait"] == pytest.approx(0.2)
+    few = 10 / small.scenario.insns_per_second  # a slice ends behind an instruction that is under way
+    assert row["blocked"] == pytest.approx(0.3, abs=few)
+    assert row["frame_wait"] == pytest.approx(0.2, abs=few)
     assert row["instructions"] == pytest.approx(small.scenario.insns_per_second, rel=0.01)  # it made up for all of it
 
 

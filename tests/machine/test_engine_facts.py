@@ -43,7 +43,7 @@ HF2_NESTED = env.HF2_NESTED
 class Probe:
     """A guest of a few bytes of 32-bit code at CODE, flat, with or without paging."""
 
-    def __init__(self, code: str, *, cr0: int = CR0, cr3: int = 0, cr4: int = 0, nested: int = 0) -> None:
+    def __init__(self, code: str, *, cr0: int = CR0, cr3: int = 0, cr4: int = 0, nested: int | None = None) -> None:
         self.memory = MachineMemory(8 * MIB)
         self.words = self.memory.words
         self.engine = engine.Engine(self.memory)
@@ -253,7 +253,7 @@ def test_loads_and_stores_need_not_look_for_a_stop() -> None:
     memory = MachineMemory(4 * MIB)
     switch = exit_checks.find_switch(memory)
     assert switch == calibration.calibrate().exit_check_switch != 0
-    cpu = Cpu(memory, np.zeros(cbw.WORDS, np.int64), 1, shown=[0] * features.WORDS, gave_up=1)
+    cpu = Cpu(memory, np.zeros(cbw.WORDS, np.int64), 1, engine.SMALLEST_CODE_BUFFER, shown=[0] * features.WORDS, gave_up=1)
     assert ctypes.c_uint8.from_address(int(cpu.engine.handle.value or 0) + switch).value == 1
 
 
@@ -401,7 +401,7 @@ import ctypes
 from emu.machine.engine import uclib
 probe = Probe("40 40 f00fabc8 40 f4")
 control = np.zeros(cbw.WORDS, np.int64)
-control[cbw.ENGINE] = probe.engine.handle.value
+control[cbw.ENGINE], control[cbw.IO_NOW] = probe.engine.handle.value, -1
 control[cbw.ENGINE_CPU] = calibration.find_live_state(probe.engine, probe.places.env).cpu
 guard = aborts.guard(7)
 thread = guard.thread_word(probe, control)
