@@ -172,7 +172,8 @@ def test_guest_is_found_by_name(info: images.GuestInfo) -> None:
 def test_unknown_guest_is_refused_naming_the_known(name: str) -> None:
     with pytest.raises(UsageError) as caught:
         images.guest(name)
-    assert str(caught.value) == f'unknown guest "{name}"; known are {", ".join(info.name for info in GUESTS)}'
+    meant = '; did you mean "hello"?' if "hello" in name else f"; known are {', '.join(info.name for info in GUESTS)}"
+    assert str(caught.value) == f'unknown guest "{name}"{meant}'
 
 
 def test_images_that_were_not_built_say_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

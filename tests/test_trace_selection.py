@@ -107,7 +107,7 @@ def test_with_the_firmware_it_is_all() -> None:
 
 def test_times() -> None:
     records = record(boot_of("hello"))
-    since, until = 5000, 6000
+    since, until = 3000, 8000
     shown = selected(records, Selection(EVERYTHING, since=since, until=until))
     *body, end = shown
     assert len(body) > 10

@@ -22,6 +22,7 @@ from emu.cli.top import ENTER, LEAVE, keys_in
 from emu.host.screen import COLUMNS
 from tests.cli.test_boot import EMU, ROOT, emu, flat_kernel
 from tests.cli.test_host_ends import ENDLESS_HOST, own_terminal
+from tests.suite import kernels
 
 LIMIT_S = 120
 SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -36,7 +37,7 @@ class Terminal:
         self.settings = termios.tcgetattr(self.slave)
         self.bytes = b""
         streams = {"stdin": self.slave, "stdout": self.slave, "stderr": self.slave}
-        environment = os.environ | {"TERM": "xterm"}
+        environment = os.environ | {"TERM": "xterm", "PYTHONPATH": kernels.ABORTING}
         environment.pop("COLUMNS", None)
         environment.pop("LINES", None)
         options = {**streams, "env": environment, "cwd": ROOT, "preexec_fn": own_terminal}
@@ -182,9 +183,7 @@ def test_a_stopped_run_gives_the_terminal_back(screen: Terminal) -> None:
 
 
 def test_an_engine_that_gives_up_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
-    kernel = flat_kernel(
-        tmp_path, bytes([0xB9, 0, 0, 0, 1, 0xE2, 0xFE, 0xF0, 0x0F, 0xBA, 0xE8, 0x01])
-    )  # a loop, then LOCK BTS EAX, 1
+    kernel = flat_kernel(tmp_path, bytes([0xB9, 0, 0, 0, 1, 0xE2, 0xFE]) + kernels.ABORTS)  # after a loop
     path = tmp_path / "crash.toml"
     path.write_text(f'memory = "16M"\n[[vm]]\nguest = "{kernel}"\nmemory = "8M"\nappend = "x"\n')
     screen = Terminal(str(path))

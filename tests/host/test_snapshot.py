@@ -21,6 +21,7 @@ from emu.host import scenario, snapshot
 from emu.host.host import Host
 from emu.host.snapshot import Options
 from emu.machine import control as cbw
+from emu.vm import step_records
 from emu.vm.state import MADE_WITH
 from tests.host.test_host import PRESSURE, Watcher
 
@@ -262,7 +263,7 @@ def put(at: object, value: int) -> Callable[[np.ndarray], None]:
         ((*STATE, "extra", "words"), put(cbw.RESERVE_COUNT, 1 << 40), f"word {cbw.RESERVE_COUNT} of the control block"),
         ((*STATE, "extra", "words"), put(cbw.ROOT, -7), f"word {cbw.ROOT} of the control block"),
         ((*STATE, "extra", "words"), put(cbw.BLOCK, 1 << 40), "an address outside of the machine"),
-        ((*STATE, "extra", "words"), put(cbw.STEPPING, 5), "an address outside of the machine"),
+        ((*STATE, "extra", "words"), put(cbw.STEPPING, step_records.LIMIT + 1), "an address outside of the machine"),
         ((*STATE, "extra", "words"), put(cbw.NESTED_ROOT, 0), "the roots of the tables are elsewhere"),
         ((*STATE, "extra", "code_pages"), put((0, slice(None)), 1 << 40), "an address outside of the machine"),
         ((*FRAMES, "_free"), put(0, -1), "the free list"),

@@ -136,7 +136,7 @@ def test_damage_is_named(damage: str, image: Path, tmp_path: Path, capfd: pytest
     out.write_text("precious")
     status, said, _ = run(capfd, "check", image)
     assert (status, fault in said) == (1, True), said
-    errors = [run(capfd, "list", image), run(capfd, "copy", image, "/name", out)]
+    errors = [run(capfd, "list", image), run(capfd, "copy", image, "/name", out, "--force")]
     assert any(status == BAD and said.startswith(f"emu: {image}: damaged: ") and error in said for status, _, said in errors), (
         errors
     )

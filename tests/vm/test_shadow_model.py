@@ -327,7 +327,7 @@ def play(model: Model, steps: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
-@pytest.mark.parametrize("pages", [16, 64])
+@pytest.mark.parametrize("pages", [20, 64])
 def test_random_guests(seed: int, pages: int, large: bool) -> None:
     vm = boot(shadow_pages=pages, reserve_frames=128, unsync_tables=2)
     model = Model(vm, seed, large=large)
